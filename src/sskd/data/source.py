@@ -1,0 +1,123 @@
+"""What a data set is to the rest of the project, whatever family it comes from."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sskd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images of one size, with their labels, in memory."""
+
+    pixels: UInt8[Tensor, "N C H W"]
+    labels: Int64[Tensor, "N"]
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images came with {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Int64[Tensor, "K"]) -> "Images":
+        """The images at these positions, in this order."""
+        return Images(self.pixels[index], self.labels[index])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""
+        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        digest.update(self.pixels.contiguous().numpy())
+        digest.update(self.labels.contiguous().numpy())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as a family delivers it: its own training and test split, nothing cut from them yet.
+
+    `mean` and `std` are per channel, for pixels in [0, 1].
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Images
+    test: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise UserError(
+                f"{self.name} has {len(self.class_names)} class ({', '.join(self.class_names)}); a classifier needs "
+                "at least 2. Check the label column."
+            )
+        for split, images in (("train", self.train), ("test", self.test)):
+            if not len(images):
+                raise UserError(f"The {split} split of {self.name} holds no images.")
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What networks, methods and reports may know of the images that a run trains on."""
+
+    name: str
+    size: int
+    class_names: tuple[str, ...]
+    labels: Int64[Tensor, "N"]  # as trained on
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_shape: tuple[int, int, int]  # channels, height, width
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+def info(source: Source, train: Images) -> DataInfo:
+    """The facts about `train`, a part of `source`."""
+    channels, height, width = train.pixels.shape[1:]
+    return DataInfo(
+        source.name,
+        len(train),
+        source.class_names,
+        train.labels,
+        source.mean,
+        source.std,
+        (channels, height, width),
+    )
+
+
+def square(images: Images, how: str, name: str) -> Images:
+    """Centre-crop to squares (`how="crop"`) or refuse images that are not square (`how="refuse"`)."""
+    height, width = images.pixels.shape[-2:]
+    if height == width:
+        return images
+    if how == "refuse":
+        raise UserError(
+            f"The images of {name} are {height}x{width} (height x width); views rotated by 90 degrees need squares. "
+            "Say --square crop to cut the centre square out of each, or bring square images."
+        )
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return replace(images, pixels=images.pixels[:, :, top : top + side, left : left + side].contiguous())
+
+
+def channel_statistics(
+    pixels: UInt8[Tensor, "N C H W"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1], from exact counts of the 256 values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(1):
+        counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+        mean = float((counts * values).sum() / counts.sum())
+        variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
+        means.append(mean)
+        deviations.append(max(variance, 1e-12) ** 0.5)
+    return tuple(means), tuple(deviations)
