@@ -31,8 +31,8 @@ class Images:
     def fingerprint(self) -> str:
         """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.contiguous().numpy())
-        digest.update(self.labels.contiguous().numpy())
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
 

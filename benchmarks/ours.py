@@ -1,0 +1,101 @@
+"""The package's training step, set up for measuring: views, networks, terms, optimiser and meters, as the loop runs them."""
+
+import torch
+from torch import Tensor, nn
+
+from sskd.data.batches import Resident, epoch_order
+from sskd.data.source import DataInfo
+from sskd.methods import METHODS
+from sskd.methods.plan import Optim, Pair
+from sskd.models.network import Network, Normalisation, create_network
+from sskd.train.meters import Meter
+from sskd.train.optim import build_optimizer
+from sskd.train.seeds import generator_at, mix
+from sskd.train.step import Execution, Losses, Step, place
+from sskd.views.augment import Augment
+from sskd.views.pretext import Batch
+
+NORMALISATION = Normalisation((0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761), "CIFAR-100")
+
+
+def random_data(size: int, classes: int) -> tuple[Resident, DataInfo]:
+    """Noise with CIFAR's shape: what a step costs does not depend on what the images show."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, classes, (size,), generator=generator)
+    names = tuple(str(n) for n in range(classes))
+    mean, std = NORMALISATION.mean, NORMALISATION.std
+    return Resident(pixels, labels), DataInfo("noise", size, names, labels, mean, std, (3, 32, 32))
+
+
+class Ours:
+    """The student stage of SSKD, without the run around it: no checkpoints, no evaluation."""
+
+    def __init__(
+        self,
+        teacher: str,
+        student: str,
+        data: Resident,
+        info: DataInfo,
+        batch_size: int,
+        execution: Execution,
+        lr: float,
+    ) -> None:
+        torch.manual_seed(0)
+        device = torch.device(execution.device)
+        self.execution, self.augment, self.meter = execution, Augment(), Meter()
+        self.data = Resident(data.pixels.to(device), data.labels.to(device))
+        self.teacher, self.student = (
+            create_network(name, info.class_names, 3, NORMALISATION) for name in (teacher, student)
+        )
+        pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
+        self.plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr))
+        self.stage = self.plan.stages[-1]
+        self.step = Step(self.stage, self.student, self.teacher, execution)
+        self._enter({name: term for name, (_, term) in self.stage.loss.items()})
+        self.run = torch.compile(self.step, fullgraph=True, dynamic=False) if execution.compiled else self.step
+        trained = [p for p in self.step.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(trained, self.stage.optim)
+        self.order = epoch_order(len(self.data), batch_size, generator_at(0))
+        self.steps = 0
+
+    def _enter(self, terms: dict[str, nn.Module]) -> None:
+        modules = {"student": self.student, "teacher": self.teacher, **self.plan.modules, **terms}
+        place(modules, self.execution)
+        for name, module in modules.items():
+            trains = name in self.stage.trains
+            module.requires_grad_(trains).train(trains)
+
+    def heads(self) -> tuple[nn.Module, nn.Module]:
+        """The student's and the teacher's head."""
+        head = self.stage.loss["ss"][1].get_submodule("head")
+        return head, self.plan.modules["teacher_head"]
+
+    def batch(self) -> Batch:
+        """The next batch, views included."""
+        device = self.data.pixels.device
+        index = self.order[self.steps % len(self.order)].to(device)
+        pixels, labels = self.data.take(index)
+        images, asked = self.augment(pixels, self.plan.views, generator_at(0, "student", 0, self.steps))
+        dtype = torch.float64 if self.execution.precision == "fp64" else torch.float32
+        return Batch(images.to(dtype), labels, index, asked, torch.tensor(0.0, device=device), {})
+
+    def train(self, batch: Batch) -> Losses:
+        """Everything that the loop does with a batch."""
+        torch.manual_seed(mix(0, "student", 0, self.steps, "dropout"))
+        losses: Losses = self.run(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.meter.update({"total": losses.total, **losses.terms, **losses.watched}, self.steps)
+        self.steps += 1
+        return losses
+
+    def __call__(self) -> None:
+        """One whole step."""
+        self.train(self.batch())
+
+
+def normalised(network: Network, images: Tensor) -> Tensor:
+    """Views [B, V, C, H, W] as the network's backbone sees them."""
+    return (images - network.mean) / network.std

@@ -1,0 +1,1 @@
+"""The command line: one function a subcommand, read from its signature."""

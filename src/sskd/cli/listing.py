@@ -1,0 +1,49 @@
+"""`sskd list`: what there is."""
+
+import inspect
+
+import timm
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sskd.data import SOURCES
+from sskd.methods import METHODS
+from sskd.methods.options import options_of
+from sskd.models import zoo
+
+
+def list_models() -> None:
+    """List the networks."""
+    table = Table("network", "published name", "parameters (100 classes)", title="The zoo")
+    published = {ours: theirs for theirs, ours in zoo.PUBLISHED.items()}
+    for name in zoo.names():
+        table.add_row(name, published[name], f"{_parameters(name):,}")
+    console = Console()
+    console.print(table)
+    console.print("Any classifier of timm can be named too, as timm spells it: resnet18, mobilenetv3_small_050, ...")
+
+
+def _parameters(name: str) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in timm.create_model(name).parameters())
+
+
+def list_methods() -> None:
+    """List the methods and their options."""
+    table = Table("method", "what it is", "options and defaults", title="Methods")
+    for name, method in METHODS.items():
+        about = (inspect.getdoc(inspect.getmodule(method)) or "").split("\n", 1)[0]
+        options = ", ".join(f"{key}={value}" for key, value in options_of(method).items())
+        table.add_row(name, about, options or "none")
+    Console().print(table)
+
+
+def list_data() -> None:
+    """List the data sets."""
+    table = Table("data", "what it is", title="Data sets")
+    for name, load in SOURCES.items():
+        table.add_row(name, (inspect.getdoc(inspect.getmodule(load)) or "").split("\n", 1)[0])
+    console = Console()
+    console.print(table)
+    console.print("Say --data NAME, --data NAME:PATH, or the path of a folder of parquet files.")

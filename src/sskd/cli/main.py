@@ -1,0 +1,75 @@
+"""`sskd COMMAND`: the functions of the package, with their arguments as options, YAML configs and `--print_config`."""
+
+import sys
+import traceback
+from typing import Any
+
+import jsonargparse
+from rich.console import Console
+
+from sskd.api import distill, evaluate, train_teacher
+from sskd.cli.demo import demo
+from sskd.cli.listing import list_data, list_methods, list_models
+from sskd.errors import UserError
+
+COMMANDS: dict[str, Any] = {
+    "demo": demo,
+    "teacher": train_teacher,
+    "distill": distill,
+    "evaluate": evaluate,
+    "list": {
+        "_help": "List the networks, methods or data sets that the other commands take.",
+        "models": list_models,
+        "methods": list_methods,
+        "data": list_data,
+    },
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
+    words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        result = jsonargparse.auto_cli(COMMANDS, args=words, as_positional=False)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"sskd: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sskd: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"sskd: unexpected {type(error).__name__}: {error}. Repeat with --debug to see where.", file=sys.stderr)
+        return 1
+    if isinstance(result, dict):
+        _show(result)
+    return 0
+
+
+def _spelled(word: str) -> str:
+    """--batch-size as well as --batch_size."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _show(result: dict[str, Any]) -> None:
+    """A result, one fact a line; its records as the accuracies on each split."""
+    console = Console()
+    for key, value in result.items():
+        if isinstance(value, dict):
+            splits = {name: value[name] for name in ("validation", "test") if name in value}
+            shares = ", ".join(f"{name} top-1 {split['top1']:.2%}" for name, split in splits.items())
+            value = f"epoch {value['epoch']}: {shares}"
+        elif isinstance(value, float) and key in ("top1", "top5"):
+            value = f"{value:.2%}"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        if value is not None:
+            console.print(f"{key.replace('_', ' '):>20}  {value}", highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,40 @@
+"""Data sets: `load_source` finds one by name or place; a family is one file and one entry of `SOURCES`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from sskd.data import digits, huggingface
+from sskd.data.source import Source
+from sskd.data.subsets import describe_classes
+from sskd.errors import UserError, unknown
+
+SOURCES: dict[str, Callable[[str | None, str], Source]] = {
+    "digits": digits.load,
+    "parquet": huggingface.load,
+}
+
+
+def load_source(spec: str, square: Literal["crop", "refuse"] = "refuse") -> Source:
+    """The data set that `spec` names: a family ("digits"), "family:PATH", or a folder of parquet files.
+
+    `square` says what happens to images that are not square. Raises `UserError` if there is no such data set,
+    if it cannot be read, or if a class has no training image.
+    """
+    family, _, path = spec.partition(":")
+    if family in SOURCES:
+        source = SOURCES[family](path or None, square)
+    elif "/" in family or Path(spec).is_dir():
+        source = SOURCES["parquet"](spec, square)
+    else:
+        raise unknown("data set", family, SOURCES)
+    counts = torch.bincount(source.train.labels, minlength=len(source.class_names))
+    if (missing := counts == 0).any():
+        raise UserError(
+            f"{source.name} has classes without training images: "
+            f"{describe_classes(counts, source.class_names, missing)}. "
+            "Add images of them, or take them out of the class list and number the labels anew."
+        )
+    return source

@@ -1,0 +1,73 @@
+"""Pieces that several methods are made of."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from sskd.errors import UserError
+from sskd.methods.plan import Outputs, Pair, Term
+from sskd.views.pretext import Batch
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class CrossEntropy(Term):
+    """Cross-entropy of the student's predictions on view 0 with the labels."""
+
+    student_taps = ("logits",)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """Mean over the batch."""
+        return F.cross_entropy(student["logits"][:, 0], batch.labels)
+
+
+def row_kl(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], temperature: float) -> Float[Tensor, "M"]:
+    """T^2 KL(teacher || student) of each row's softmax at temperature T (Hinton et al. 2015, section 2)."""
+    target = F.log_softmax(teacher / temperature, dim=1)
+    prediction = F.log_softmax(student / temperature, dim=1)
+    return F.kl_div(prediction, target, reduction="none", log_target=True).sum(1) * temperature**2
+
+
+def error_level(logits: Float[Tensor, "M K"], answer: Int64[Tensor, "M"]) -> Int64[Tensor, "M"]:
+    """The rank of the right answer: how many entries are strictly greater (0 = correct; SSKD, section 3.3)."""
+    right = logits.gather(1, answer[:, None])
+    return (logits > right).sum(1)
+
+
+def select(level: Int64[Tensor, "M"], ratio: float) -> Bool[Tensor, "M"]:
+    """Selective transfer: all correct rows and the first int(ratio x wrong) others by error level, ties in row order.
+
+    A mask and not a list of rows: the shape does not depend on the values, so nothing waits for the device and the
+    step compiles as one graph.
+    """
+    wrong = (level > 0).sum()
+    kept = (len(level) - wrong) + (wrong.double() * ratio).long()
+    # The inverse of a stable sort is each row's place in it.
+    place = torch.argsort(torch.argsort(level, stable=True))
+    return place < kept
+
+
+def masked_mean(values: Float[Tensor, "M"], mask: Bool[Tensor, "M"]) -> Float[Tensor, ""]:
+    """Mean of the kept values; 0 where none is kept."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def seeded(build: Callable[[], M], seed: int = 0) -> M:
+    """Build a module from a seed of its own, so that what belongs to the teacher is the same for every student."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def need_teacher(pair: Pair, method: str) -> None:
+    """Refuse a run without a teacher.
+
+    Raises:
+        UserError: there is none.
+    """
+    if pair.teacher is None:
+        raise UserError(f"{method} distils from a teacher. Say --teacher RUN_OR_FILE, or use --method ce.")

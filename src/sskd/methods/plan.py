@@ -1,0 +1,97 @@
+"""What a method is: stages of named, weighted terms. Data only; the loop that runs it lives in `sskd.train`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sskd.data.source import DataInfo
+from sskd.models.taps import Shapes
+from sskd.views.pretext import Batch, Views
+
+Outputs = Mapping[str, Tensor]
+"""Values at taps, each [B, V, ...]. Terms that know no views read view 0."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """All that a method may know when it is built. `teacher` is None where a run has none."""
+
+    student: Shapes
+    teacher: Shapes | None
+    data: DataInfo
+
+
+class Term(nn.Module):
+    """One unweighted loss. It owns what only it uses (adapters, banks), and names the taps that it reads."""
+
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+
+    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Tensor | None:
+        """What this step needs of randomness. Drawn outside the compiled step, it comes back in `batch.draws`."""
+        return None
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """The loss."""
+        raise NotImplementedError
+
+    def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """Measurements for the log, as means over the batch. At evaluation the side that does not train is empty."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Optim:
+    """SGD and its learning rate. `milestones` are fractions of the stage, so that a shorter schedule keeps its shape.
+
+    `step` multiplies the rate by `gamma` at each milestone; `onecycle` rises to `lr` in the first 30 % and falls to 0
+    along half a cosine; `cosine` falls from the start.
+    """
+
+    lr: float | None = None  # None: what was published for the network (`published_rate`)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    schedule: Literal["step", "onecycle", "cosine"] = "step"
+    milestones: tuple[float, ...] = (150 / 240, 180 / 240, 210 / 240)
+    gamma: float = 0.1
+
+    @property
+    def peak(self) -> float:
+        """The highest rate. Whoever runs a stage has put a number in place of None."""
+        if self.lr is None:
+            raise ValueError("this stage's learning rate was never set")
+        return self.lr
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: entering it freezes everything; `trains` alone becomes trainable.
+
+    `trains` names "student", modules of the plan, or terms of this stage. A `shared` stage depends on the teacher and
+    its data alone: it is run once, its result kept in a cache and reused by every student.
+    """
+
+    name: str
+    loss: Mapping[str, tuple[float, Term]]
+    trains: tuple[str, ...]
+    epochs: int
+    optim: Optim
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method, ready to run. `modules` are what two stages share; terms hold them unregistered."""
+
+    stages: tuple[Stage, ...]
+    views: Views
+    modules: Mapping[str, nn.Module] = field(default_factory=dict)
+
+
+Method = Callable[..., Plan]
+"""`method(pair, *, epochs, optim, **options) -> Plan`: the student's schedule, then the method's own keywords."""

@@ -1,0 +1,175 @@
+"""Networks on disk: safetensors directories that timm loads, and published checkpoints, without running code."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from sskd.errors import UserError
+from sskd.files import make_folder, write_atomic
+from sskd.models.network import Network, Normalisation
+from sskd.models.zoo import resolve
+
+State = dict[str, Tensor]
+
+# What published checkpoints hold beside tensors. These classes carry values only; any other is refused.
+_SAFE: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    np.ndarray,
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
+]
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a weights file (.safetensors, or a torch file), under the backbone's own names.
+
+    {"state_dict": ...}, {"model": ...} and bare dictionaries are understood, and the prefixes `module.` and
+    `backbone.`; of a file with `backbone.` names the rest (a self-supervision head) is left out. Pickled code is
+    never run.
+
+    Raises:
+        UserError: no such file, a damaged one, one that holds code, or one without tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}. Give a run directory or a .safetensors, .pth or .pt file.")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = safetensors.torch.load_file(path)
+        else:
+            with torch.serialization.safe_globals(_SAFE):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{path} cannot be read safely as weights: {reason}. Files that need to run code are refused; save the "
+            "plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    if not state:
+        raise UserError(f"{path} holds no tensors under 'state_dict', 'model' or at its top. Save model.state_dict().")
+    return _strip(state)
+
+
+def _strip(state: State) -> State:
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if any(key.startswith("backbone.") for key in state):
+        state = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    return state
+
+
+def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
+    """Load weights; every key and shape must agree.
+
+    Raises:
+        UserError: lists the keys that are missing, left over, or of another shape.
+    """
+    own = backbone.state_dict()
+    # Published MobileNetV2 files spell their classifier in two ways.
+    state = {key if key in own else key.replace("classifier.0.", "classifier."): value for key, value in state.items()}
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].shape != state[key].shape
+    ]
+    problems = [
+        f"{title}: {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
+        for title, keys in (("missing", missing), ("left over", extra), ("of another shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise UserError(f"These weights are not of {name}. Keys {'; '.join(problems)}. Name the right architecture.")
+    backbone.load_state_dict(state)
+
+
+def save_network(network: Network, state: State, folder: Path, image_shape: tuple[int, int, int]) -> None:
+    """Write `model.safetensors` and `config.json`, so that `timm.create_model("local-dir:FOLDER", pretrained=True)`
+    loads the network. `state` is the backbone's, at the epoch that is to be kept.
+    """
+    backbone: Any = network.backbone
+    backbone.pretrained_cfg = {
+        **backbone.pretrained_cfg,
+        "input_size": list(image_shape),
+        "mean": list(network.normalisation.mean),
+        "std": list(network.normalisation.std),
+        "crop_pct": 1.0,
+    }
+    make_folder(folder)
+    draft = folder / ".config.json.draft"
+    save_config_for_hf(
+        backbone,
+        str(draft),
+        model_config={"label_names": list(network.class_names)},
+        model_args={"in_chans": image_shape[0]},
+    )
+    write_atomic(folder / "model.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in state.items()}))
+    write_atomic(folder / "config.json", draft.read_bytes())
+    draft.unlink()
+
+
+def load_folder(folder: Path) -> Network:
+    """A network that `save_network` or timm has written: architecture, classes and normalisation come with it.
+
+    Raises:
+        UserError: a damaged or incomplete folder, or weights that do not fit its architecture.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        architecture, settings = config["architecture"], config["pretrained_cfg"]
+        class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
+        normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]), f"{folder}/config.json")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
+            "model.safetensors, as a finished run writes them to its student/."
+        ) from error
+    arguments = {"in_chans": len(normalisation.mean), **config.get("model_args", {}), "num_classes": len(class_names)}
+    backbone = timm.create_model(resolve(architecture), **arguments)
+    load_strictly(backbone, read_state(folder / "model.safetensors"), architecture)
+    return Network(architecture, backbone, normalisation, class_names)
+
+
+def load_network(
+    path: Path,
+    architecture: str | None,
+    class_names: tuple[str, ...],
+    channels: int,
+    normalisation: Normalisation,
+) -> Network:
+    """The network of a run directory, a folder as timm writes it, or a weights file of a named architecture.
+
+    The last three arguments describe a weights file, which cannot say them; folders speak for themselves.
+
+    Raises:
+        UserError: nothing that can be loaded is there, the run is not finished, or the weights do not fit.
+    """
+    if path.is_dir():
+        inner = path / "student"
+        if (inner / "config.json").is_file():
+            return load_folder(inner)
+        if (path / "log.jsonl").exists() or (path / "checkpoint.pt").exists():
+            raise UserError(
+                f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first."
+            )
+        return load_folder(path)
+    state = read_state(path)
+    if architecture is None:
+        raise UserError(f"{path} holds weights alone. Say which network they are of with --teacher-architecture NAME.")
+    name = resolve(architecture)
+    backbone = timm.create_model(name, num_classes=len(class_names), in_chans=channels)
+    load_strictly(backbone, state, name)
+    return Network(name, backbone, normalisation, class_names)

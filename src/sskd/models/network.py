@@ -1,0 +1,92 @@
+"""A backbone that takes images in [0, 1] and normalises them for itself."""
+
+import hashlib
+from dataclasses import dataclass
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sskd.errors import UserError
+from sskd.models.taps import Shapes, Tap, find_taps, probe
+from sskd.models.zoo import resolve
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel, for pixels in [0, 1], and where they came from."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+
+
+class Network(nn.Module):
+    """An image classifier with its own normalisation. Its state is the backbone's alone, so that timm can load it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: str,
+        backbone: nn.Module,
+        normalisation: Normalisation,
+        class_names: tuple[str, ...],
+    ) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.title = architecture
+        self.class_names = class_names
+        self.normalisation = normalisation
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, -1, 1, 1), persistent=False)
+        self.taps = {name: Tap(f"backbone.{tap.module}", tap.at) for name, tap in find_taps(backbone).items()}
+
+    def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
+        """Logits of images in [0, 1]."""
+        logits: Tensor = self.backbone((images - self.mean) / self.std)
+        return logits
+
+    def shapes(self, image_shape: tuple[int, int, int]) -> Shapes:
+        """The shape at every tap for images of this shape.
+
+        Raises:
+            UserError: the network cannot take such images, or a tap cannot be read.
+        """
+        weight = next(self.parameters())
+        image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
+        if image_shape[0] != self.mean.shape[1]:
+            raise UserError(
+                f"{self.title} takes images of {self.mean.shape[1]} channels; the data has {image_shape[0]}. "
+                "Use a network that was trained on such images."
+            )
+        try:
+            return probe(self, self.taps, image)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            size = "x".join(str(n) for n in image_shape)
+            raise UserError(
+                f"{self.title} cannot take images of {size} (channels x height x width): {error}. "
+                "Choose a shallower network or larger images."
+            ) from error
+
+    def weights_hash(self) -> str:
+        """SHA-256 over all parameters and buffers of the backbone and over its normalisation."""
+        digest = hashlib.sha256(repr((self.normalisation.mean, self.normalisation.std)).encode())
+        for key, value in sorted(self.backbone.state_dict().items()):
+            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+
+def create_network(name: str, class_names: tuple[str, ...], channels: int, normalisation: Normalisation) -> Network:
+    """A freshly initialised network of the zoo or of timm, drawn from torch's default generator.
+
+    Raises:
+        UserError: an unknown name, with the nearest known ones.
+    """
+    architecture = resolve(name)
+    backbone = timm.create_model(architecture, num_classes=len(class_names), in_chans=channels)
+    return Network(architecture, backbone, normalisation, class_names)

@@ -1,0 +1,141 @@
+"""A run directory: config.json, log.jsonl, checkpoint.pt, student/, result.json. And the cache that runs share."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sskd.errors import UserError
+from sskd.files import load_checkpoint, make_folder, read_json, save_checkpoint, write_atomic, write_json
+from sskd.methods.plan import Stage
+from sskd.train.protocols import Record
+
+Config = dict[str, Any]
+
+
+class Run:
+    """One training, kept in a folder of its own. The folder's config decides what may continue there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.student = path / "student"
+        self._config, self._log = path / "config.json", path / "log.jsonl"
+        self._checkpoint, self._result = path / "checkpoint.pt", path / "result.json"
+
+    def config(self) -> Config | None:
+        """The config that the run was started with, or None where the folder is new.
+
+        Raises:
+            UserError: the path is a file, or a folder that holds something other than a run.
+        """
+        if self._config.exists():
+            return read_json(self._config)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} exists and is not a run directory. Choose another --out, or remove it.")
+        return None
+
+    def start(self, config: Config) -> None:
+        """Write the config of a new run."""
+        make_folder(self.path)
+        write_json(self._config, config)
+
+    def same(self, now: Config, key: str) -> None:
+        """Refuse to continue a run whose `key` (arguments, data, teacher) was another.
+
+        Raises:
+            UserError: lists what differs.
+        """
+        then = (self.config() or {}).get(key, {})
+        now = json.loads(json.dumps(now))
+        differing = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+        if differing:
+            changes = "; ".join(f"{name}: {then.get(name)!r} there, {now.get(name)!r} now" for name in differing)
+            raise UserError(
+                f"{self.path} holds a run of another config ({key}: {changes}). "
+                "Give the same arguments to continue it, or choose another --out."
+            )
+
+    def result(self) -> Record | None:
+        """What a finished run came to; None where it is not finished."""
+        return read_json(self._result) if self._result.exists() else None
+
+    def finish(self, result: Record) -> None:
+        """Write the result; from now on the run is finished."""
+        write_json(self._result, result)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None. The log is cut back to the line at which it was written."""
+        state = load_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+        kept = state.pop("log_lines") if state else 0
+        if self._log.exists():
+            lines = self._log.read_bytes().splitlines(keepends=True)
+            write_atomic(self._log, b"".join(lines[:kept]))
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self._checkpoint, {**state, "log_lines": len(self.records())})
+
+    def log(self, record: Record) -> None:
+        """Add a line to the log."""
+        try:
+            with self._log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self._log} could not be written: {error.strerror}. Make room, then run again."
+            ) from error
+
+    def records(self) -> list[Record]:
+        """The lines of the log; a last line that was cut off in writing is left out."""
+        if not self._log.exists():
+            return []
+        lines = self._log.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class SharedCache:
+    """What depends on the teacher and its data alone, under a hash of all that it depends on."""
+
+    def __init__(self, folder: Path, address: Config) -> None:
+        self.folder = folder
+        self.address = address
+
+    def recipe(self, stage: Stage) -> Config:
+        """All that the stage's result depends on."""
+        terms = {name: [weight, str(term)] for name, (weight, term) in stage.loss.items()}
+        optim = {name: str(value) for name, value in vars(stage.optim).items()}
+        return {**self.address, "stage": stage.name, "epochs": stage.epochs, "optim": optim, "terms": terms}
+
+    def path(self, stage: Stage) -> Path:
+        """Where the result of this stage lies, or would lie."""
+        text = json.dumps(self.recipe(stage), sort_keys=True)
+        return self.folder / f"{stage.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+
+    def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
+        """The stored state of each module that the stage trains, or None; a damaged file counts as none."""
+        path = self.path(stage)
+        if not path.exists():
+            return None
+        try:
+            tensors = load(path.read_bytes())
+        except SafetensorError:
+            return None
+        states: dict[str, dict[str, Tensor]] = {name: {} for name in stage.trains}
+        for key, value in tensors.items():
+            name, _, rest = key.partition("/")
+            states[name][rest] = value
+        return path, states
+
+    def keep(self, stage: Stage, states: dict[str, dict[str, Tensor]], record: Record) -> Path:
+        """Store the modules' states with the recipe and the stage's last record."""
+        path = self.path(stage)
+        make_folder(self.folder)
+        tensors = {f"{name}/{key}": value.cpu() for name, state in states.items() for key, value in state.items()}
+        metadata = {"recipe": json.dumps(self.recipe(stage)), "record": json.dumps(record)}
+        write_atomic(path, save(tensors, metadata))
+        return path

@@ -1,0 +1,95 @@
+"""Which execution is fastest here: measured once per run, then written down and kept."""
+
+import copy
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from sskd.methods.plan import Plan
+from sskd.models.network import Network
+from sskd.train.optim import build_optimizer
+from sskd.train.step import Execution, Precision, Step, place
+from sskd.views.pretext import Batch
+
+
+def candidates(base: Execution, precision: Precision | Literal["auto"], channels_last: bool | None) -> list[Execution]:
+    """The executions to compare; whatever the user has decided is not varied."""
+    precisions: tuple[Precision, ...] = (precision,) if precision != "auto" else ("fp32", "bf16")
+    formats = (channels_last,) if channels_last is not None else (False, True)
+    found = [replace(base, precision=p, channels_last=f) for p in precisions for f in formats]
+    if base.device.startswith("cuda") and precision == "auto" and not torch.cuda.is_bf16_supported():
+        found = [one for one in found if one.precision != "bf16"]
+    return found
+
+
+def fastest(
+    options: Iterable[Execution],
+    student: Network,
+    teacher: Network | None,
+    plan: Plan,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
+    repeats: int = 3,
+) -> tuple[Execution, dict[str, float]]:
+    """Time the last stage's training step under each execution, on copies and dummy images.
+
+    Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
+    """
+    seconds: dict[Execution, float] = {}
+    with torch.random.fork_rng(devices=[]):
+        for option in options:
+            seconds[option] = _time(option, student, teacher, plan, batch_size, image_shape, repeats)
+    best = min(seconds, key=lambda option: seconds[option])
+    return best, {title(option): round(value, 4) for option, value in seconds.items()}
+
+
+def title(execution: Execution) -> str:
+    """One execution in words: "bf16 channels_last"."""
+    parts = [execution.precision, "channels_last" if execution.channels_last else "contiguous"]
+    return " ".join([*parts, "compiled"] if execution.compiled else parts)
+
+
+def _time(
+    execution: Execution,
+    student: Network,
+    teacher: Network | None,
+    plan: Plan,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
+    repeats: int,
+) -> float:
+    # One copy of everything: terms hold modules of the plan, and must hold the copies.
+    student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[-1], dict(plan.modules)))
+    terms = {name: term for name, (_, term) in stage.loss.items()}
+    named = {"student": student, **modules, **terms}
+    place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
+    for name, module in named.items():
+        module.requires_grad_(name in stage.trains).train(name in stage.trains)
+    step = Step(stage, student, teacher, execution)
+    optimizer = build_optimizer([p for p in step.parameters() if p.requires_grad], replace(stage.optim, lr=0.0))
+    batch = _dummy(plan, batch_size, image_shape, execution)
+    timed = []
+    for _ in range(repeats + 1):  # the first is the warm-up
+        began = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        losses = step(batch)
+        losses.total.backward()
+        optimizer.step()
+        losses.total.item()
+        timed.append(time.perf_counter() - began)
+    return min(timed[1:])
+
+
+def _dummy(plan: Plan, batch_size: int, image_shape: tuple[int, int, int], execution: Execution) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch_size, plan.views.views, *image_shape, generator=generator).to(execution.device)
+    nothing = torch.zeros(batch_size, dtype=torch.int64, device=execution.device)
+    index = torch.arange(batch_size)
+    drawn = {name: term.draw(generator, index) for name, (_, term) in plan.stages[-1].loss.items()}
+    draws = {name: value.to(execution.device) for name, value in drawn.items() if value is not None}
+    asked = torch.zeros(images.shape[:2], dtype=torch.int64, device=execution.device)
+    dtype = torch.float64 if execution.precision == "fp64" else torch.float32
+    return Batch(images.to(dtype), nothing, index.to(execution.device), asked, nothing[0].float(), draws)

@@ -1,0 +1,55 @@
+"""Sums that stay on the device and are read once per interval."""
+
+import torch
+from torch import Tensor
+
+from sskd.errors import UserError
+
+
+class Meter:
+    """Weighted means of named scalars, and the first step at which one was not finite.
+
+    Nothing waits for the device until `read` is called.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._first_bad: Tensor | None = None
+        self._weight = 0
+
+    def update(self, values: dict[str, Tensor], step: int, weight: int = 1) -> None:
+        """Add the values of one step, each of which stands for `weight` images."""
+        row = torch.stack([value.detach().double() for value in values.values()])
+        if self._sums is None or self._first_bad is None:
+            self._names = list(values)
+            self._sums = torch.zeros_like(row)
+            self._first_bad = torch.full(row.shape, -1, dtype=torch.int64, device=row.device)
+        self._sums += row * weight
+        bad = ~row.isfinite() & (self._first_bad < 0)
+        self._first_bad.masked_fill_(bad, step)
+        self._weight += weight
+
+    def read(self) -> dict[str, float]:
+        """The means so far; waits for the device. Empty before the first update."""
+        if self._sums is None:
+            return {}
+        return dict(zip(self._names, (self._sums / self._weight).tolist(), strict=True))
+
+    def check(self, stage: str) -> None:
+        """Stop at a value that is not finite.
+
+        Raises:
+            UserError: names the term and the step at which it was first not finite.
+        """
+        if self._first_bad is None:
+            return
+        first = {name: step for name, step in zip(self._names, self._first_bad.tolist(), strict=True) if step >= 0}
+        if not first:
+            return
+        step = min(first.values())
+        names = [name for name, at in first.items() if at == step and name != "total"] or ["total"]
+        raise UserError(
+            f"Loss term {', '.join(names)} became NaN or infinite in stage {stage!r} at step {step}. The run stopped; "
+            "its last good checkpoint is kept. Lower --optim.lr or a term's weight and start again with another --out."
+        )

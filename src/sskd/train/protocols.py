@@ -1,0 +1,55 @@
+"""Whom the loop talks to: where a run is kept, where shared results are kept, who is told."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from sskd.methods.plan import Stage
+
+Record = dict[str, Any]
+"""One line of a run's log."""
+
+
+class Keeper(Protocol):
+    """Where a run keeps its state and its log."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None; the log is cut back to it."""
+        ...
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep a checkpoint."""
+        ...
+
+    def log(self, record: Record) -> None:
+        """Add a line to the log."""
+        ...
+
+
+class Shared(Protocol):
+    """The cache of what depends on the teacher and its data alone."""
+
+    def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
+        """Place and module states of a stage that was run before, or None."""
+        ...
+
+    def keep(self, stage: Stage, states: dict[str, dict[str, Tensor]], record: Record) -> Path:
+        """Store what a stage has trained, with its last log record."""
+        ...
+
+
+class Listener(Protocol):
+    """Who is told how far the run is."""
+
+    def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
+        """`share` of this epoch is done."""
+        ...
+
+    def epoch(self, record: Record) -> None:
+        """An epoch has ended."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...

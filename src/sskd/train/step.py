@@ -1,0 +1,127 @@
+"""The one step: networks and terms in, total and terms out. It can be compiled as one graph."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sskd.methods.plan import Outputs, Stage, Term
+from sskd.models.network import Network
+from sskd.models.taps import Tapped
+from sskd.views.pretext import Batch
+
+Precision = Literal["fp32", "bf16", "fp64"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a step runs on the machine at hand: what measurement may choose, nothing that changes the method."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"  # bf16: networks under autocast, weights and losses stay fp32
+    channels_last: bool = False
+    compiled: bool = False
+    threads: int = 1
+
+
+class Losses(NamedTuple):
+    """What one step measured, all on the device."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Float[Tensor, ""]]  # unweighted
+    watched: dict[str, Float[Tensor, ""]]
+
+
+class Step(nn.Module):
+    """The networks and terms of one stage, as one callable on a batch.
+
+    The teacher runs under `no_grad`. Outputs are raised to at least fp32 before any term sees them.
+    """
+
+    def __init__(self, stage: Stage, student: Network, teacher: Network | None, execution: Execution) -> None:
+        super().__init__()
+        self.weights = {name: weight for name, (weight, _) in stage.loss.items()}
+        self.terms: dict[str, Term] = {name: term for name, (_, term) in stage.loss.items()}
+        self._owned = nn.ModuleDict(self.terms)
+        self.execution = execution
+        read = {
+            side: tuple(dict.fromkeys(tap for _, term in stage.loss.values() for tap in getattr(term, f"{side}_taps")))
+            for side in ("student", "teacher")
+        }
+        self.student = Tapped(student, student.taps, read["student"]) if read["student"] else None
+        self.teacher = Tapped(teacher, teacher.taps, read["teacher"]) if teacher and read["teacher"] else None
+
+    def close(self) -> None:
+        """Take the taps off the networks."""
+        for tapped in (self.student, self.teacher):
+            if tapped is not None:
+                tapped.close()
+
+    def forward(self, batch: Batch) -> Losses:
+        """The weighted sum of the stage's terms, each term, and what the terms watch."""
+        teacher, student = self._teacher_outputs(batch), self._outputs(self.student, batch)
+        losses = {name: term(student, teacher, batch) for name, term in self.terms.items()}
+        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+        with torch.no_grad():
+            watched = self._watch(student, teacher, batch)
+            if student:
+                watched |= accuracy(student["logits"][:, 0], batch.labels)
+        return Losses(total, losses, watched)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """What the stage's trained side does on views for evaluation: accuracies, and what the terms watch."""
+        if self.student is None:
+            return self._watch({}, self._teacher_outputs(batch), batch)
+        student = self._outputs(self.student, batch)
+        return self._watch(student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
+
+    def _watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        return {
+            key: value for term in self.terms.values() for key, value in term.watch(student, teacher, batch).items()
+        }
+
+    @torch.no_grad()
+    def _teacher_outputs(self, batch: Batch) -> Outputs:
+        return self._outputs(self.teacher, batch)
+
+    def _outputs(self, tapped: Tapped | None, batch: Batch) -> Outputs:
+        if tapped is None:
+            return {}
+        images = batch.images.flatten(0, 1)
+        if self.execution.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(self.execution):
+            values = tapped(images)
+        return {name: torch.unflatten(_raised(value), 0, batch.images.shape[:2]) for name, value in values.items()}
+
+
+def autocast(execution: Execution) -> AbstractContextManager[object]:
+    """The networks' precision."""
+    if execution.precision != "bf16":
+        return nullcontext()
+    return torch.autocast(torch.device(execution.device).type, torch.bfloat16)
+
+
+def _raised(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
+def accuracy(logits: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> dict[str, Float[Tensor, ""]]:
+    """Top-1 and top-5 accuracy, as shares of the batch."""
+    best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    return {"top1": best[:, 0].float().mean(), "top5": best.any(1).float().mean()}
+
+
+def place(modules: Mapping[str, nn.Module], execution: Execution) -> None:
+    """Move modules to the device, into the memory format and precision that the execution asks for."""
+    for module in modules.values():
+        module.to(execution.device)
+        if execution.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if execution.precision == "fp64":
+            module.double()
