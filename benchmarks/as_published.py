@@ -45,9 +45,7 @@ class WithHead(nn.Module):
         return backbone.get_classifier()(pooled), self.head(pooled)  # type: ignore[operator]
 
 
-def divergence(
-    teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], temperature: float
-) -> Float[Tensor, ""]:
+def divergence(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], temperature: float) -> Float[Tensor, ""]:
     """T^2 KL(teacher || student), averaged over the rows."""
     target = F.softmax(teacher / temperature, dim=1)
     prediction = F.log_softmax(student / temperature, dim=1)

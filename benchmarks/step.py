@@ -184,8 +184,7 @@ def table(found: dict[str, dict[str, Any]], caption: str) -> Table:
     for name, row in found.items():
         low, middle, high = row["ms_per_step"]
         ratios = [
-            f"{row[key][1]:.2f} [{row[key][0]:.2f}, {row[key][2]:.2f}]"
-            for key in ("times_alone", "times_with_input")
+            f"{row[key][1]:.2f} [{row[key][0]:.2f}, {row[key][2]:.2f}]" for key in ("times_alone", "times_with_input")
         ]
         shown.add_row(name, f"{middle:.1f} [{low:.1f}, {high:.1f}]", f"{row['images_per_s']:.1f}", *ratios)
     return shown
