@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TRAINING, Cli
+from tests.conftest import TRAINING, Cli
 
 from sskd import files
 from sskd.cli.main import main

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from sskd.curves import with_curves
 from sskd.data import load_source
 from sskd.data.batches import Resident, in_order
 from sskd.data.source import Images, Source, info
@@ -310,7 +311,8 @@ def _trainer(
         "precision": execution.precision,
     }
     shared = SharedCache(job.cache or job.out.parent / "cache", address)
-    return Trainer(student, teacher, plan, Data(train, full, evaluation), schedule, execution, run, shared, display)
+    listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
+    return Trainer(student, teacher, plan, Data(train, full, evaluation), schedule, execution, run, shared, listener)
 
 
 def _finish(job: Job, run: Run, trainer: Trainer, student: Network, shape: tuple[int, int, int]) -> Record:

@@ -28,6 +28,10 @@ def check_options(method: Method, name: str, options: Mapping[str, Any]) -> None
             if not known:
                 raise UserError(f"The method {name} has no options; got {option!r}.")
             raise unknown(f"option of {name}", option, known)
+        if isinstance(known[option], bool):
+            if not isinstance(value, bool):
+                raise UserError(f"The option {option} of {name} is true or false; got {value!r}.")
+            continue
         numeric = known[option] is None or isinstance(known[option], int | float)
         if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UserError(f"The option {option} of {name} takes a number; got {value!r}.")

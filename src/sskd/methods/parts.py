@@ -32,6 +32,11 @@ def row_kl(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], tempera
     return F.kl_div(prediction, target, reduction="none", log_target=True).sum(1) * temperature**2
 
 
+def standardise(logits: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
+    """Each row's z-score: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, equation 9."""
+    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+
 def error_level(logits: Float[Tensor, "M K"], answer: Int64[Tensor, "M"]) -> Int64[Tensor, "M"]:
     """The rank of the right answer: how many entries are strictly greater (0 = correct; SSKD, section 3.3)."""
     right = logits.gather(1, answer[:, None])
