@@ -1,4 +1,4 @@
-"""The package's training step, set up for measuring: views, networks, terms, optimiser and meters, as the loop runs them."""
+"""The package's training step, set up for measuring: views, networks, terms, optimiser, meters, as in the loop."""
 
 import torch
 from torch import Tensor, nn

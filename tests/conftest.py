@@ -16,7 +16,10 @@ from sklearn.datasets import load_digits
 from sskd.api import train_teacher
 from sskd.cli.main import main
 
-TRAINING = "--precision fp32 --channels_last false --threads 1 --tensorboard false --batch_size 20".split()
+TRAINING = (
+    *("--precision", "fp32", "--channels_last", "false"),
+    *("--threads", "1", "--tensorboard", "false", "--batch_size", "20"),
+)
 
 
 class Outcome(NamedTuple):
@@ -35,16 +38,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def write_images(folder: Path, train: np.ndarray, labels: Sequence[int | str], repeats: int = 1) -> Path:
-    """A folder of parquet: the images as training and as test split, the training images `repeats` times."""
+def write_images(folder: Path, images: np.ndarray, labels: Sequence[int | str]) -> Path:
+    """A folder of parquet: the images as training and as test split."""
     folder.mkdir(parents=True, exist_ok=True)
     encoded = []
-    for image in train:
+    for image in images:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, format="PNG")
         encoded.append(buffer.getvalue())
-    for split, times in (("train", repeats), ("test", 1)):
-        pq.write_table(pa.table({"image": encoded * times, "label": list(labels) * times}), folder / f"{split}.parquet")
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"image": encoded, "label": list(labels)}), folder / f"{split}.parquet")
     return folder
 
 

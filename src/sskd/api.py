@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sskd.data import load_source
-from sskd.jobs import Job, Teacher, execute, measure
+from sskd.jobs import Job, execute
 from sskd.progress import Display
 from sskd.settings import Training
+from sskd.teachers import Teacher, measure
 from sskd.train.protocols import Record
 
 

@@ -12,10 +12,11 @@ import torch
 
 def environment() -> dict[str, Any]:
     """Versions, processor, accelerator and git state, as plain values for a config or a result file."""
-    packages = ("sskd", "torch", "torchvision", "timm", "numpy")
+    packages = ("sskd", "torchvision", "timm", "numpy")
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
+        "torch": str(torch.__version__),  # with the build, which the package's metadata leaves out
         **{name: version(name) for name in packages},
         "platform": platform.platform(),
         "processor": processor(),

@@ -4,12 +4,31 @@ import errno
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sskd.errors import UserError
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say what stood in the way of writing `path`.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or error
+        raise UserError(
+            f"{path} could not be written: {reason}. What was saved before is kept; "
+            "make room or choose another --out, then run the same command again."
+        ) from error
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -19,19 +38,34 @@ def write_atomic(path: Path, content: bytes) -> None:
         UserError: the disk is full or cannot be written; what stood at `path` is untouched.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        raise UserError(
-            f"{path} could not be written: {reason}. What was saved before is kept; "
-            "make room or choose another --out, then run the same command again."
-        ) from error
+    with explained(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is what `write_atomic` leaves behind when the process is killed in it."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file and flush it to the disk.
+
+    Raises:
+        UserError: the disk is full or cannot be written; a part of the line may be there.
+    """
+    with explained(path), path.open("a") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -41,14 +75,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+def load_checkpoint(path: Path, needed: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. The key `needed` tells it from other files.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or is no such checkpoint.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if needed not in state:
+            raise ValueError(f"it holds no {needed}")
     except Exception as error:
         raise UserError(f"The checkpoint {path} cannot be read ({error}). Delete it to start the run anew.") from error
     return state
@@ -79,6 +115,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object")
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). Restore it, or start anew with another --out.") from error
     return value

@@ -10,37 +10,27 @@ import torch
 
 from sskd.curves import with_curves
 from sskd.data import load_source
-from sskd.data.batches import Resident, in_order
+from sskd.data.batches import Resident
 from sskd.data.source import Images, Source, info
 from sskd.data.subsets import label_fraction, validation_split
-from sskd.environment import environment
-from sskd.errors import UserError, unknown
+from sskd.environment import environment, processor
+from sskd.errors import unknown
 from sskd.methods import METHODS
 from sskd.methods.options import check_options
 from sskd.methods.plan import Pair, Plan
-from sskd.models.checkpoints import load_network, save_network
+from sskd.models.checkpoints import save_network
 from sskd.models.network import Network, Normalisation, create_network
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
 from sskd.settings import Training
+from sskd.teachers import Teacher, load_teacher, pick_device
 from sskd.train.choose import candidates, fastest, title
 from sskd.train.loop import Data, Schedule, Trainer
-from sskd.train.meters import Meter
 from sskd.train.protocols import Record
 from sskd.train.seeds import mix
-from sskd.train.step import Execution, accuracy
+from sskd.train.step import Execution
 from sskd.views.augment import Augment
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Where the teacher comes from, and what a bare weights file cannot say about it."""
-
-    path: str
-    architecture: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,7 @@ def execute(job: Job, display: Display) -> Record:
     run = Run(job.out)
     started = run.config() is not None
     if started:
-        run.same(job.arguments(), "arguments")
+        run.same(job.arguments(), "arguments", but=("training.threads",))  # it goes on with those it began with
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result
@@ -107,7 +97,7 @@ def cut(source: Source, job: Job) -> Splits:
     evaluation = {"test": source.test}
     if len(validation_index):
         evaluation = {"validation": source.train.take(validation_index), **evaluation}
-    subset = full.take(label_fraction(full.labels, job.fraction, seed, names)) if job.fraction < 1 else full
+    subset = full.take(label_fraction(full.labels, job.fraction, seed, names)) if job.fraction != 1 else full
     return Splits(full, subset, evaluation)
 
 
@@ -144,85 +134,9 @@ def _train(job: Job, run: Run, started: bool, source: Source, splits: Splits, di
     return _finish(job, run, trainer, student, data.image_shape)
 
 
-def load_teacher(teacher: Teacher, source: Source, channels: int) -> Network:
-    """The teacher, checked against the data's classes.
-
-    Raises:
-        UserError: it cannot be loaded, or was trained on other classes.
-    """
-    mean, std = teacher.mean or source.mean, teacher.std or source.std
-    origin = "the arguments" if teacher.mean else f"the data set {source.name}"
-    network = load_network(
-        Path(teacher.path),
-        teacher.architecture,
-        source.class_names,
-        channels,
-        Normalisation(mean, std, origin),
-    )
-    ours, theirs = set(source.class_names), set(network.class_names)
-    if network.class_names == source.class_names:
-        return network
-    if ours == theirs:
-        raise UserError(
-            f"The teacher {teacher.path} and the data {source.name} have the same classes in another order "
-            f"({_few(network.class_names)} and {_few(source.class_names)}). Number the data's classes like the teacher's."
-        )
-    raise UserError(
-        f"The teacher {teacher.path} knows {len(theirs)} classes ({_few(network.class_names)}), the data {source.name} "
-        f"has {len(ours)} ({_few(source.class_names)}). Only the teacher has: {_few(sorted(theirs - ours)) or 'none'}; "
-        f"only the data has: {_few(sorted(ours - theirs)) or 'none'}. Train a teacher on this data with sskd teacher."
-    )
-
-
-def measure(network: Teacher, source: Source, device: str) -> Record:
-    """Top-1 and top-5 accuracy of a network on the test images of `source`.
-
-    Raises:
-        UserError: it cannot be loaded, was trained on other classes, or cannot take the images.
-    """
-    where = pick_device(device)
-    shape = info(source, source.test).image_shape
-    model = load_teacher(network, source, shape[0])
-    model.shapes(shape)
-    model.to(where).eval()
-    data, meter = Resident.on(source.test, torch.device(where)), Meter()
-    with torch.no_grad():
-        for index in in_order(len(data), 512):
-            pixels, labels = data.take(index.to(where))
-            meter.update(accuracy(model(pixels.float() / 255), labels), 0, len(index))
-    return {
-        "network": model.architecture,
-        "data": source.name,
-        "images": len(data),
-        **meter.read(),
-        "normalisation_from": model.normalisation.origin,
-    }
-
-
-def _few(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
 def published_rate(architecture: str) -> float:
     """The CIFAR-100 recipe's learning rate: 0.01 for MobileNetV2 and the ShuffleNets, 0.05 for all others."""
     return 0.01 if architecture.startswith(("cifar_mobilenet", "cifar_shufflenet")) else 0.05
-
-
-def pick_device(name: str) -> str:
-    """The device that `name` means here.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"The device {name!r} cannot be used: {str(error).splitlines()[0]}. Try --device auto."
-        ) from error
-    return name
 
 
 def _describe(source: Source, splits: Splits) -> dict[str, Any]:
@@ -250,9 +164,12 @@ def _describe_teacher(teacher: Network | None) -> dict[str, Any]:
 
 
 def _resumed(run: Run, device: str, display: Display) -> Execution:
-    execution = Execution(**(run.config() or {})["execution"])
+    config = run.config() or {}
+    execution = Execution(**config["execution"])
     if torch.device(execution.device).type != torch.device(device).type:
-        display.note(f"This run began on {execution.device}; it goes on there.")
+        display.note(f"This run began on {pick_device(execution.device)}; it goes on there.")
+    if (began := config["environment"]["processor"]) != processor():
+        display.note(f"This run began on {began}; here is {processor()}, so its numbers may differ in the last digits.")
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")
     torch.set_num_threads(execution.threads)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sskd.errors import UserError
-from sskd.files import load_checkpoint, make_folder, read_json, save_checkpoint, write_atomic, write_json
+from sskd.files import (
+    append_line,
+    is_temporary,
+    load_checkpoint,
+    make_folder,
+    read_json,
+    save_checkpoint,
+    write_atomic,
+    write_json,
+)
 from sskd.methods.plan import Stage
 from sskd.train.protocols import Record
 
@@ -34,7 +44,7 @@ class Run:
         """
         if self._config.exists():
             return read_json(self._config)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not (self.path.is_dir() and all(map(is_temporary, self.path.iterdir()))):
             raise UserError(f"{self.path} exists and is not a run directory. Choose another --out, or remove it.")
         return None
 
@@ -43,15 +53,16 @@ class Run:
         make_folder(self.path)
         write_json(self._config, config)
 
-    def same(self, now: Config, key: str) -> None:
-        """Refuse to continue a run whose `key` (arguments, data, teacher) was another.
+    def same(self, now: Config, key: str, but: Container[str] = ()) -> None:
+        """Refuse to continue a run whose `key` (arguments, data, teacher) was another, `but` for some names in it.
 
         Raises:
             UserError: lists what differs.
         """
-        then = (self.config() or {}).get(key, {})
-        now = json.loads(json.dumps(now))
-        differing = [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
+        then = flat((self.config() or {}).get(key, {}))
+        now = flat(json.loads(json.dumps(now)))
+        names = [name for name in sorted({*then, *now}) if name not in but]
+        differing = [name for name in names if then.get(name) != now.get(name)]
         if differing:
             changes = "; ".join(f"{name}: {then.get(name)!r} there, {now.get(name)!r} now" for name in differing)
             raise UserError(
@@ -69,7 +80,7 @@ class Run:
 
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint, or None. The log is cut back to the line at which it was written."""
-        state = load_checkpoint(self._checkpoint) if self._checkpoint.exists() else None
+        state = load_checkpoint(self._checkpoint, "log_lines") if self._checkpoint.exists() else None
         kept = state.pop("log_lines") if state else 0
         if self._log.exists():
             lines = self._log.read_bytes().splitlines(keepends=True)
@@ -82,13 +93,7 @@ class Run:
 
     def log(self, record: Record) -> None:
         """Add a line to the log."""
-        try:
-            with self._log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"{self._log} could not be written: {error.strerror}. Make room, then run again."
-            ) from error
+        append_line(self._log, json.dumps(record))
 
     def records(self) -> list[Record]:
         """The lines of the log; a last line that was cut off in writing is left out."""
@@ -96,6 +101,14 @@ class Run:
             return []
         lines = self._log.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def flat(config: Config, prefix: str = "") -> Config:
+    """Nested dictionaries as one, with dotted names."""
+    values: Config = {}
+    for name, value in config.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return values
 
 
 class SharedCache:

@@ -1,8 +1,10 @@
 """`sskd COMMAND`: the functions of the package, with their arguments as options, YAML configs and `--print_config`."""
 
+import difflib
+import re
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import jsonargparse
 from rich.console import Console
@@ -12,6 +14,7 @@ from sskd.cli.demo import demo
 from sskd.cli.listing import list_data, list_methods, list_models
 from sskd.errors import UserError
 
+ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
 COMMANDS: dict[str, Any] = {
     "demo": demo,
     "teacher": train_teacher,
@@ -26,13 +29,32 @@ COMMANDS: dict[str, Any] = {
 }
 
 
+class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+    """Says what is wrong with the arguments in one line, like all other errors, with the nearest known option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a `UserError`."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        text = " ".join(message.split())
+        if text.startswith("the following arguments are required"):
+            text = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "--", text)
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
+            known = re.findall(r"--[\w.]+", parser.format_usage())
+            near = difflib.get_close_matches(unknown[1], known, n=3)
+            text += f". Did you mean {' or '.join(near)}?" if near else ""
+        command = parser.prog.replace(" [options]", "")
+        raise UserError(f"{text.rstrip('.?')}{'?' if text.endswith('?') else '.'} See {command} --help.") from ex
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        result = jsonargparse.auto_cli(COMMANDS, args=words, as_positional=False)
+        result = jsonargparse.auto_cli(
+            COMMANDS, args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
+        )
     except UserError as error:
         if debug:
             traceback.print_exc()
