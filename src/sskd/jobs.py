@@ -25,7 +25,7 @@ from sskd.progress import Display
 from sskd.runs import Run, SharedCache
 from sskd.settings import Training
 from sskd.teachers import Teacher, load_teacher, pick_device
-from sskd.train.choose import candidates, fastest, title
+from sskd.train.choose import candidates, fastest, has_compiler, title
 from sskd.train.loop import Data, Schedule, Trainer
 from sskd.train.protocols import Record
 from sskd.train.seeds import mix
@@ -128,6 +128,8 @@ def _train(job: Job, run: Run, started: bool, source: Source, splits: Splits, di
     else:
         execution, timed = _choose(job, student, teacher, plan, device, len(splits.train), data.image_shape)
         display.note(_explain(execution, timed))
+        if job.training.compiled and not execution.compiled:
+            display.note("There is no C++ compiler on this machine, so the step is not compiled.")
         run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
     trainer = _trainer(job, run, config, splits, student, teacher, plan, execution, display)
     trainer.fit()
@@ -186,7 +188,8 @@ def _choose(
     shape: tuple[int, int, int],
 ) -> tuple[Execution, dict[str, float]]:
     training = job.training
-    base = Execution(device=device, compiled=training.compiled, threads=torch.get_num_threads())
+    compiled = training.compiled and has_compiler()  # without one, eager is correct, only slower
+    base = Execution(device=device, compiled=compiled, threads=torch.get_num_threads())
     options = candidates(base, training.precision, training.channels_last)
     if len(options) == 1:
         return options[0], {}

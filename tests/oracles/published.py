@@ -255,8 +255,13 @@ def _kd(golden: Golden, name: re.Match[str]) -> Results:
     return evaluate(golden, SoftTargets(value_of(name["T"])), {"logits": "logits"})
 
 
+def _kd_ls(golden: Golden, name: re.Match[str]) -> Results:
+    return evaluate(golden, SoftTargets(value_of(name["T"]), standardised=True), {"logits": "logits"})
+
+
 METHOD_CHECKS: dict[str, Callable[[Golden, re.Match[str]], Results]] = {
     r"kd_T(?P<T>[\d.]+)": _kd,
+    r"kd_ls_T(?P<T>[\d.]+)": _kd_ls,
 }
 """By the pattern of a method's name in the files: our values by result, `loss`, `grad.student_map3`, `out.params`."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.files import make_folder, write_atomic
+from sskd.files import explained, make_folder, write_atomic
 from sskd.models.network import Network, Normalisation
 from sskd.models.zoo import resolve
 
@@ -26,6 +27,9 @@ _SAFE: list[Any] = [
     np.ndarray,
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
     np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    # as NumPy before 2.0 spelled them, and so most published files
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
     *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
 ]
 
@@ -49,11 +53,13 @@ def read_state(path: Path) -> State:
             with torch.serialization.safe_globals(_SAFE):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(
-            f"{path} cannot be read safely as weights: {reason}. Files that need to run code are refused; save the "
-            "plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
-        ) from error
+        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path} holds {code[1]}, which could only be loaded by running code, and so is refused. "
+                "Save the plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
+            ) from error
+        reason = str(error).split(". ", 1)[0].strip().split("\n", 1)[0] or "it ends too early"
+        raise UserError(f"{path} is damaged or no weights file: {reason}. Copy or download it again.") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -110,12 +116,13 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
     }
     make_folder(folder)
     draft = folder / ".config.json.draft"
-    save_config_for_hf(
-        backbone,
-        str(draft),
-        model_config={"label_names": list(network.class_names)},
-        model_args={"in_chans": image_shape[0]},
-    )
+    with explained(draft):
+        save_config_for_hf(
+            backbone,
+            str(draft),
+            model_config={"label_names": list(network.class_names)},
+            model_args={"in_chans": image_shape[0]},
+        )
     write_atomic(folder / "model.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in state.items()}))
     write_atomic(folder / "config.json", draft.read_bytes())
     draft.unlink()
@@ -132,7 +139,7 @@ def load_folder(folder: Path) -> Network:
         architecture, settings = config["architecture"], config["pretrained_cfg"]
         class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
         normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]), f"{folder}/config.json")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
             "model.safetensors, as a finished run writes them to its student/."
@@ -161,14 +168,18 @@ def load_network(
         inner = path / "student"
         if (inner / "config.json").is_file():
             return load_folder(inner)
-        if (path / "log.jsonl").exists() or (path / "checkpoint.pt").exists():
+        config = path / "config.json"
+        if config.is_file() and '"arguments":' in config.read_text(errors="replace"):
             raise UserError(
                 f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first."
             )
         return load_folder(path)
     state = read_state(path)
     if architecture is None:
-        raise UserError(f"{path} holds weights alone. Say which network they are of with --teacher-architecture NAME.")
+        raise UserError(
+            f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
+            "(evaluate: --architecture NAME)."
+        )
     name = resolve(architecture)
     backbone = timm.create_model(name, num_classes=len(class_names), in_chans=channels)
     load_strictly(backbone, state, name)

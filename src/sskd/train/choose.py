@@ -1,6 +1,8 @@
 """Which execution is fastest here: measured once per run, then written down and kept."""
 
 import copy
+import os
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -44,6 +46,11 @@ def fastest(
             seconds[option] = _time(option, student, teacher, plan, batch_size, image_shape, repeats)
     best = min(seconds, key=lambda option: seconds[option])
     return best, {title(option): round(value, 4) for option, value in seconds.items()}
+
+
+def has_compiler() -> bool:
+    """Whether this machine has the C++ compiler that torch.compile builds its kernels with."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
 
 
 def title(execution: Execution) -> str:
