@@ -152,6 +152,11 @@ class FourRotations(Dataset[tuple[Tensor, int]]):
 def loader(dataset: FourRotations, batch_size: int, workers: int, device: str) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled batches [N, 4, C, H, W] and labels, without the ragged rest."""
     pinned = device.startswith("cuda")
-    return DataLoader(  # type: ignore[arg-type]  # what comes out is collated, what goes in is not
-        dataset, batch_size, shuffle=True, drop_last=True, num_workers=workers, pin_memory=pinned
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # what comes out is collated, what goes in is not
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        pin_memory=pinned,
     )

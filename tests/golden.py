@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sskd.errors import UserError
@@ -126,4 +127,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # small tensors: on a busy machine two threads took ten times as long
     sys.exit(main(sys.argv[1:]))

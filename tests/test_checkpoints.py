@@ -235,7 +235,7 @@ def test_timm_loads_what_we_write(name: str, channels: int, tmp_path: Path) -> N
     safetensors.torch.save_file({"0.weight": torch.zeros(2)}, run / "model.safetensors")
     save_network(network, network.backbone.state_dict(), run / "student", (channels, 32, 32))
     assert sorted(path.name for path in (run / "student").iterdir()) == ["config.json", "model.safetensors"]
-    backbone = timm.create_model(f"local-dir:{run / 'student'}", pretrained=True).eval()
+    backbone: Any = timm.create_model(f"local-dir:{run / 'student'}", pretrained=True).eval()
     scale = network.normalisation
     config = backbone.pretrained_cfg
     assert (tuple(config["mean"]), tuple(config["std"])) == (scale.mean, scale.std)

@@ -238,9 +238,7 @@ def test_mixed_modes_become_colour(tmp_path: Path) -> None:
     assert source.train.pixels.shape == (3, 3, 6, 6)
     assert torch.equal(source.train.pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
     assert torch.equal(source.train.pixels[1], torch.from_numpy(rgba[:, :, :3]).permute(2, 0, 1))
-    assert torch.equal(
-        source.train.pixels[2], torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1)
-    )
+    assert torch.equal(source.train.pixels[2], torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1))
     assert torch.equal(source.test.pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
 
 
@@ -283,9 +281,7 @@ def test_places_without_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     refused(tmp_path / "file", "file is a file; expected a folder")
     (tmp_path / "empty").mkdir()
-    refused(
-        tmp_path / "empty", r"no parquet files in .*empty; looked for train-\*\.parquet or train\.parquet"
-    )
+    refused(tmp_path / "empty", r"no parquet files in .*empty; looked for train-\*\.parquet or train\.parquet")
     with pytest.raises(UserError, match="no parquet files in"):
         load_source(str(tmp_path / "empty"))
     write(tmp_path / "half" / "train.parquet", {"image": colours(0), "label": [0, 1, 0, 1]})
@@ -322,9 +318,7 @@ def test_file_with_damaged_pages(tmp_path: Path) -> None:
 def test_missing_columns(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"picture": colours(0), "label": [0, 1, 0, 1]})
     write(tmp_path / "test.parquet", {"picture": colours(0), "label": [0, 1, 0, 1]})
-    refused(
-        tmp_path, r"train\.parquet has no image column among picture, label\. Name the images img or image"
-    )
+    refused(tmp_path, r"train\.parquet has no image column among picture, label\. Name the images img or image")
     write(tmp_path / "train.parquet", {"image": colours(0), "target": [0, 1, 0, 1]})
     refused(tmp_path, r"has no label column among image, target\. .*the labels fine_label or label or labels")
 
@@ -459,9 +453,7 @@ def test_no_validation() -> None:
 
 @pytest.mark.parametrize("size", [-0.1, 10, 11, float("nan")])
 def test_validation_size_out_of_range(size: float) -> None:
-    with pytest.raises(
-        UserError, match=r"expected a fraction from 0 to below 1, or a number of images below 10"
-    ):
+    with pytest.raises(UserError, match=r"expected a fraction from 0 to below 1, or a number of images below 10"):
         validation_split(labels_of(5, 5), size, 0, "ab")
 
 
@@ -471,9 +463,7 @@ def test_validation_needs_whole_numbers() -> None:
 
 
 def test_validation_leaves_no_class_out() -> None:
-    with pytest.raises(
-        UserError, match=r"get no validation image: 'b' \(2 images\), 'c' \(1 image\)\. Hold out"
-    ):
+    with pytest.raises(UserError, match=r"get no validation image: 'b' \(2 images\), 'c' \(1 image\)\. Hold out"):
         validation_split(labels_of(97, 2, 1), 0.1, 0, "abc")
     with pytest.raises(UserError, match=r"keep no training image: 'c' \(1 image\)\. Hold out fewer"):
         validation_split(labels_of(4, 3, 1), 0.7, 0, "abc")
@@ -503,9 +493,7 @@ def test_label_fraction_refuses() -> None:
 
 
 def test_long_lists_of_classes_are_cut() -> None:
-    text = describe_classes(
-        torch.zeros(13, dtype=torch.int64), names_of(13), torch.ones(13, dtype=torch.bool)
-    )
+    text = describe_classes(torch.zeros(13, dtype=torch.int64), names_of(13), torch.ones(13, dtype=torch.bool))
     assert text.endswith("'class9' (0 images), and 3 more")
 
 

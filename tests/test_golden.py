@@ -113,7 +113,8 @@ def test_features_and_train_mode(tmp_path: Path) -> None:
     images = rnd(5, 3, 3, 16, 16)
     arrays: dict[str, object] = {"input": images.numpy()}
     for name, stages in {"resnet8": 3, "vgg8": 4}.items():
-        made, seen = network(name, 7, 3, ""), {}
+        made = network(name, 7, 3, "")
+        seen: dict[int, Tensor] = {}
         for i, tap in enumerate(("stem", *(f"stage{k}" for k in range(1, stages + 1)), "pooled")):
             module = made.get_submodule(made.taps[tap].module)
             if made.taps[tap].at == "in":
@@ -128,6 +129,6 @@ def test_features_and_train_mode(tmp_path: Path) -> None:
     path = store(tmp_path / "models_other.npz", arrays)
     assert [(case.name, case.error < 1e-12) for case in check(tmp_path)] == [("resnet8", True), ("vgg8", True)]
     changes = {"f1.mean": 0.5, "f2.std": 0.5, "f3.shape": (3, 1), "train_logits": arrays["resnet8.logits"]}
-    for key, value in changes.items():
-        store(path, arrays | {f"resnet8.{key}": value})
+    for key, changed in changes.items():
+        store(path, arrays | {f"resnet8.{key}": changed})
         assert [(case.ok, case.problem) for case in check(tmp_path)] == [(False, f"worst: resnet8.{key}"), (True, "")]

@@ -15,12 +15,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from sskd import files
+from sskd.data import load_source
 from sskd.environment import environment, git_state, processor
 from sskd.errors import UserError
-from sskd.jobs import Splits
+from sskd.jobs import Job, Splits, cut
 from sskd.methods.plan import Optim, Stage, Term
 from sskd.progress import Display, describe
 from sskd.runs import Run, SharedCache, flat
+from sskd.settings import Training
 from tests.conftest import Cli
 
 # files
@@ -181,7 +183,8 @@ class Nothing(Term):
 
 
 def stage(**change: Any) -> Stage:
-    settings = {"loss": {"head": (1.0, Nothing())}, "trains": ("teacher_head",), "epochs": 3, "optim": Optim(lr=0.1)}
+    loss, trains, optim = {"head": (1.0, Nothing())}, ("teacher_head",), Optim(lr=0.1)
+    settings: dict[str, Any] = {"loss": loss, "trains": trains, "epochs": 3, "optim": optim}
     return Stage(name="head", shared=True, **(settings | change))
 
 
@@ -327,10 +330,6 @@ def test_best_epoch_on_validation_is_kept(distil: Cli, sskd: Cli, few: Path, tmp
 
 
 def test_splits_are_apart(few: Path) -> None:
-    from sskd.data import load_source
-    from sskd.jobs import Job, cut
-    from sskd.settings import Training
-
     source = load_source(str(few))
     job = Job(few, "cifar_resnet8", str(few), "ce", Training(validation=12), fraction=0.5)
     splits: Splits = cut(source, job)

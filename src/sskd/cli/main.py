@@ -40,7 +40,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
             text = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "--", text)
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
             known = re.findall(r"--[\w.]+", parser.format_usage())
-            near = difflib.get_close_matches(unknown[1], known, n=3)
+            near = difflib.get_close_matches(unknown[1], known, cutoff=0.75)
             text += f". Did you mean {' or '.join(near)}?" if near else ""
         command = parser.prog.replace(" [options]", "")
         raise UserError(f"{text.rstrip('.?')}{'?' if text.endswith('?') else '.'} See {command} --help.") from ex

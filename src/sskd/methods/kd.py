@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.methods.parts import CrossEntropy, need_teacher, row_kl, standardise
+from sskd.methods.parts import CrossEntropy, need_positive, need_teacher, row_kl, standardise
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.views.pretext import Batch, Plain
 
@@ -43,8 +43,9 @@ def plan(
     `temperature` 2).
 
     Raises:
-        UserError: there is no teacher.
+        UserError: there is no teacher, or the temperature is not above 0.
     """
     need_teacher(pair, "kd")
+    need_positive(temperature=temperature)
     loss = {"ce": (ce_weight, CrossEntropy()), "kd": (kd_weight, SoftTargets(temperature, standardised))}
     return Plan((Stage("student", loss, ("student",), epochs, optim),), Plain())

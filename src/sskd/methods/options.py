@@ -1,6 +1,7 @@
 """The options of a method are the keywords of its plan function."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,10 +29,19 @@ def check_options(method: Method, name: str, options: Mapping[str, Any]) -> None
             if not known:
                 raise UserError(f"The method {name} has no options; got {option!r}.")
             raise unknown(f"option of {name}", option, known)
-        if isinstance(known[option], bool):
-            if not isinstance(value, bool):
-                raise UserError(f"The option {option} of {name} is true or false; got {value!r}.")
-            continue
-        numeric = known[option] is None or isinstance(known[option], int | float)
-        if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise UserError(f"The option {option} of {name} takes a number; got {value!r}.")
+        _check_type(name, option, known[option], value)
+
+
+def _check_type(method: str, option: str, default: Any, value: Any) -> None:
+    kinds: tuple[type, ...] = (int, float)  # a default of None stands for a number that is chosen elsewhere
+    expected = "a number"
+    if isinstance(default, bool):
+        kinds, expected = (bool,), "true or false"
+    elif isinstance(default, int):
+        kinds, expected = (int,), "a whole number"
+    elif isinstance(default, str):
+        kinds, expected = (str,), "a name"
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UserError(f"The option {option} of {method} takes {expected}; got {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"The option {option} of {method} takes a finite number; got {value!r}.")

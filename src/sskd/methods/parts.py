@@ -76,3 +76,14 @@ def need_teacher(pair: Pair, method: str) -> None:
     """
     if pair.teacher is None:
         raise UserError(f"{method} distils from a teacher. Say --teacher RUN_OR_FILE, or use --method ce.")
+
+
+def need_positive(**values: float) -> None:
+    """Refuse temperatures, epochs and rates that are not above zero.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} must be above 0; got {value}.")

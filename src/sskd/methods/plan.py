@@ -26,7 +26,11 @@ class Pair:
 
 
 class Term(nn.Module):
-    """One unweighted loss. It owns what only it uses (adapters, banks), and names the taps that it reads."""
+    """One unweighted loss. It owns what only it uses (adapters, banks), and names the taps that it reads.
+
+    A buffer that `forward` updates in place must be read in `draw`: compiled code that reads and updates it in one
+    step may read it again, updated, in the backward pass (torch 2.14).
+    """
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()

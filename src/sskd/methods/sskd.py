@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.errors import UserError
+from sskd.errors import UserError, unknown
 from sskd.methods.kd import SoftTargets
 from sskd.methods.parts import (
     CrossEntropy,
     error_level,
     masked_mean,
+    need_positive,
     need_teacher,
     row_kl,
     seeded,
@@ -146,11 +147,14 @@ def plan(
         UserError: no teacher, a network without a linear classifier, an unknown preset, a ratio outside 0..1.
     """
     need_teacher(pair, "sskd")
+    need_positive(temperature=temperature, ss_temperature=ss_temperature, head_epochs=head_epochs, head_lr=head_lr)
     if preset not in PRESETS:
         raise UserError(f"preset is one of {', '.join(PRESETS)}; got {preset!r}.")
     for name, ratio in (("ratio_tf", ratio_tf), ("ratio_ss", ratio_ss)):
         if not 0 <= ratio <= 1:
             raise UserError(f"{name} is the share of wrong rows to transfer, from 0 to 1; got {ratio}.")
+    if pretext not in PRETEXTS:
+        raise unknown("pretext", pretext, PRETEXTS)
     task = PRETEXTS[pretext]()
     teacher_head = seeded(lambda: task.head(_width(pair.teacher, "teacher"), pair.data))
     student_head = task.head(_width(pair.student, "student"), pair.data)

@@ -42,8 +42,9 @@ def find_taps(model: nn.Module) -> dict[str, Tap]:
         return _timm_taps(model)
     known = _TORCHVISION.get(type(model).__name__)
     if known is None:
-        linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        return {"pooled": Tap(linear[-1], "in")} if linear else {}
+        layers = [item for item in model.named_modules() if item[1]._parameters]
+        # A linear layer that others follow may be anything, a gate for example.
+        return {"pooled": Tap(layers[-1][0], "in")} if layers and isinstance(layers[-1][1], nn.Linear) else {}
     stem, stages, classifier = known
     return {
         "stem": Tap(stem),
@@ -89,16 +90,14 @@ class Tapped(nn.Module):
         self.model = model
         self._store: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
-        modules = dict(model.named_modules())
-        for name in asked:
-            if name == "logits":
-                continue
+        modules, watched = dict(model.named_modules()), [name for name in asked if name != "logits"]
+        for name in watched:  # all, before the first hook: a refused network keeps none
             if name not in taps:
                 raise unknown(f"tap of {_title(model)}", name, [*taps, "logits"])
-            tap = taps[name]
-            if tap.module not in modules:
-                raise unknown(f"module of {_title(model)} (for tap {name})", tap.module, modules)
-            self._handles.append(self._watch(name, tap, modules[tap.module]))
+            if taps[name].module not in modules:
+                raise unknown(f"module of {_title(model)} (for tap {name})", taps[name].module, modules)
+        for name in watched:
+            self._handles.append(self._watch(name, taps[name], modules[taps[name].module]))
 
     def _watch(self, name: str, tap: Tap, module: nn.Module) -> RemovableHandle:
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -114,6 +113,7 @@ class Tapped(nn.Module):
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> dict[str, Tensor]:
         """`logits` [N, K] and one tensor [N, ...] for each tap that was asked for."""
+        self._store.clear()  # the network may have been run by itself, hooks and all
         logits = self.model(images)
         seen = dict(self._store)
         # Left in place they would be guarded on by compiled code, which would then recompile every step.
@@ -125,6 +125,7 @@ class Tapped(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._store.clear()
 
 
 class _Probing(Tapped):
@@ -159,8 +160,9 @@ def probe(model: nn.Module, taps: Mapping[str, Tap], image: Float[Tensor, "1 C H
             module.training = mode
     for name, fired in watched.fired.items():
         _check(name, taps[name], fired, _title(model))
-    if not isinstance(values["logits"], Tensor) or values["logits"].ndim != 2:
-        raise UserError(f"{_title(model)} must return one tensor of logits [N, classes]; it returned {_kind(values)}.")
+    logits: Any = values["logits"]
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise UserError(f"{_title(model)} must return one tensor of logits [N, classes]; it returned {_kind(logits)}.")
     return {name: tuple(value.shape[1:]) for name, value in values.items()}
 
 

@@ -1,0 +1,58 @@
+"""The example says the same as the package, in at most 100 lines of code, and it runs."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from sskd.methods.kd import SoftTargets
+from sskd.methods.parts import CrossEntropy
+from sskd.methods.sskd import Similarity, Transformed
+from sskd.views.contrastive import Contrastive
+from sskd.views.pretext import Batch
+
+FILE = Path(__file__).parents[1] / "examples" / "sskd_in_100_lines.py"
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("example", FILE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_it_keeps_its_promise() -> None:
+    lines = [line for line in FILE.read_text().splitlines() if line.strip()]
+    assert len(lines) <= 100
+    assert not any("sskd.methods" in line or "sskd.train" in line for line in lines)
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_its_losses_are_the_packages(example: ModuleType, size: int) -> None:
+    torch.manual_seed(size)
+    t_logits, s_logits = torch.randn(2, size, 4, 10, dtype=torch.float64)
+    t_z, s_z = torch.randn(2, size, 4, 6, dtype=torch.float64)
+    labels = torch.randint(0, 10, (size,))
+    found = example.losses((t_logits, t_z), (s_logits, s_z), labels)
+    batch = Batch(torch.zeros(size, 4, 1, 1, 1), labels, labels, labels[:, None], torch.zeros(()), {})
+    student, teacher = {"logits": s_logits, "pooled": s_z}, {"logits": t_logits, "pooled": t_z}
+    terms = {
+        "ce": CrossEntropy(),
+        "kd": SoftTargets(4.0),
+        "tf": Transformed(4.0, 1.0),
+        "ss": Similarity(Contrastive(), nn.Identity(), nn.Identity(), 0.5, 0.75),
+    }
+    assert found.keys() == terms.keys()
+    for name, term in terms.items():
+        torch.testing.assert_close(found[name], term(student, teacher, batch), rtol=1e-12, atol=1e-12)
+
+
+def test_it_learns(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = example.main(teacher_steps=40, head_steps=3, student_steps=40)
+    assert 0.15 < accuracy <= 1.0, "chance is 10 %"
+    assert "student" in capsys.readouterr().out
