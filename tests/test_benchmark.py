@@ -38,9 +38,7 @@ def test_as_published_computes_the_published_numbers() -> None:
 
 def test_the_benchmark_measures_every_variant(tmp_path: Path) -> None:
     out = tmp_path / "step.json"
-    main(
-        "cifar_resnet8", "cifar_resnet8", batch_size=4, rounds=1, steps=1, threads=1, images=16, classes=4, out=str(out)
-    )
+    main("cifar_resnet8", "cifar_resnet8", batch_size=4, rounds=1, steps=1, threads=1, images=16, classes=4, out=out)
     written = json.loads(out.read_text())
     text = json.dumps(written)
     for variant in ("as published, without input", "as published, with input", "ours, fp32 contiguous"):
