@@ -56,5 +56,7 @@ class Training:
         for name in ("padding", "validation"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative; got {getattr(self, name)}.")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"threads must be at least 1; got {self.threads}.")
         if not 0 <= self.flip <= 1:
             raise UserError(f"flip is a probability, from 0 to 1; got {self.flip}.")

@@ -57,6 +57,9 @@ def load_teacher(teacher: Teacher, source: Source, channels: int) -> Network:
         channels,
         Normalisation(mean, std, origin),
     )
+    if teacher.mean and teacher.std and network.normalisation.origin != origin:
+        stated = Normalisation(mean, std, origin)
+        network = Network(network.architecture, network.backbone, stated, network.class_names)
     ours, theirs = set(source.class_names), set(network.class_names)
     if network.class_names == source.class_names:
         return network

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sskd.data.source import DataInfo
+from sskd.errors import UserError
 from sskd.models.taps import Shapes
 from sskd.views.pretext import Batch, Views
 
@@ -50,19 +51,38 @@ class Term(nn.Module):
 
 @dataclass(frozen=True)
 class Optim:
-    """SGD and its learning rate. `milestones` are fractions of the stage, so that a shorter schedule keeps its shape.
+    """SGD and its learning rate.
 
-    `step` multiplies the rate by `gamma` at each milestone; `onecycle` rises to `lr` in the first 30 % and falls to 0
-    along half a cosine; `cosine` falls from the start.
+    Args:
+        lr: the highest rate; by default what was published: 0.01 for MobileNetV2 and the ShuffleNets, else 0.05.
+        momentum: of SGD.
+        weight_decay: on all parameters.
+        nesterov: Nesterov's momentum.
+        schedule: step multiplies the rate by gamma at each milestone; onecycle rises to lr in the first 30 % and falls
+            to 0 along half a cosine; cosine falls from the start.
+        milestones: shares of the stage, so that a shorter schedule keeps its shape.
+        gamma: what the rate is multiplied by at each milestone.
+
+    Raises:
+        UserError: a value outside its range.
     """
 
-    lr: float | None = None  # None: what was published for the network (`published_rate`)
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
     schedule: Literal["step", "onecycle", "cosine"] = "step"
     milestones: tuple[float, ...] = (150 / 240, 180 / 240, 210 / 240)
     gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.lr is not None and not self.lr >= 0:
+            raise UserError(f"optim.lr must not be negative; got {self.lr}.")
+        for name in ("momentum", "weight_decay", "gamma"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"optim.{name} must not be negative; got {getattr(self, name)}.")
+        if not all(0 <= milestone <= 1 for milestone in self.milestones):
+            raise UserError(f"optim.milestones are shares of the stage, from 0 to 1; got {self.milestones}.")
 
     @property
     def peak(self) -> float:

@@ -213,7 +213,10 @@ class StageRun:
             meter.update(step.measure(batch), 0, len(index))
         for part, mode in modes.items():
             part.training = mode
-        return meter.read()
+        meter.check(self.stage.name)
+        means = meter.read()
+        means.pop("logits", None)
+        return means
 
     def _remember(self, record: Record) -> None:
         self.trainer.last = record

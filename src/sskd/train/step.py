@@ -78,7 +78,8 @@ class Step(nn.Module):
         if self.student is None:
             return self._watch({}, self._teacher_outputs(batch), batch)
         student = self._outputs(self.student, batch)
-        return self._watch(student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
+        seen = self._watch(student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
+        return seen | {"logits": student["logits"].abs().mean()}  # an accuracy cannot show that they are not finite
 
     def _watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         return {
