@@ -5,12 +5,13 @@ Written here to measure against; nothing else uses it. What it does on purpose, 
 | here | in `sskd` |
 |---|---|
 | cosines by expanding both sides to [3N, d, N] | one matrix product of unit vectors |
-| the teacher's graph is recorded, then thrown away | the teacher runs under `no_grad` |
 | error ranks by sorting every row | by counting the entries above the right answer |
 | rows are chosen by index and a count read from the device | by a 0/1 mask of fixed shape |
 | every logged value is read at once | sums stay on the device |
 | four PIL pipelines for each image | uint8 batches, flipped and cropped by indexing |
-| fp32, contiguous, an optimiser that walks the tensors | measured choice of precision and format, fused optimiser |
+| fp32, contiguous, the optimiser as torch sets it up | measured choice of precision and format, fused optimiser |
+
+The teacher runs under `no_grad` on both sides: the released student step does so too.
 """
 
 import random
@@ -95,20 +96,17 @@ class PublishedStep:
 
     def __init__(self, student: WithHead, teacher: WithHead, device: str, lr: float) -> None:
         self.student, self.teacher = student.to(device).train(), teacher.to(device).eval()
-        # The released code leaves the frozen teacher's parameters differentiable, so autograd records its forward.
         self.student.requires_grad_(True)
-        self.teacher.requires_grad_(True)
         self.device = device
-        self.optimizer = torch.optim.SGD(
-            self.student.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, foreach=False, fused=False
-        )
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, views: Float[Tensor, "N 4 C H W"], labels: Int64[Tensor, "N"]) -> dict[str, float]:
         """Train on one batch; the logged values come back as numbers."""
         images, labels = views.flatten(0, 1).to(self.device), labels.to(self.device)
         student = self.student(images)
-        logits, head = self.teacher(images)
-        terms = losses(student, (logits.detach(), head.detach()), labels)
+        with torch.no_grad():
+            teacher = self.teacher(images)
+        terms = losses(student, teacher, labels)
         total = sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
-"""The example says the same as the package, in at most 100 lines of code, and it runs."""
+"""The example says the same as the package, in at most 100 lines, and it runs."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,7 @@ def example() -> ModuleType:
 
 
 def test_it_keeps_its_promise() -> None:
-    lines = [line for line in FILE.read_text().splitlines() if line.strip()]
+    lines = FILE.read_text().splitlines()
     assert len(lines) <= 100
     assert not any("sskd.methods" in line or "sskd.train" in line for line in lines)
 
@@ -52,7 +53,11 @@ def test_its_losses_are_the_packages(example: ModuleType, size: int) -> None:
         torch.testing.assert_close(found[name], term(student, teacher, batch), rtol=1e-12, atol=1e-12)
 
 
-def test_it_learns(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    accuracy = example.main(teacher_steps=40, head_steps=3, student_steps=40)
-    assert 0.15 < accuracy <= 1.0, "chance is 10 %"
-    assert "student" in capsys.readouterr().out
+def test_it_runs(example: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """All stages; too short for the student, long enough for the teacher to be better than chance, which is 10 %."""
+    accuracy = example.main(teacher_steps=40, head_steps=2, student_steps=3)
+    printed = capsys.readouterr().out
+    found = re.fullmatch(r"teacher (.+)% \(1,000 labels\), student (.+)% \(50 labels\)\n", printed)
+    assert found is not None
+    teacher, student = found.groups()
+    assert float(teacher) > 20 and float(student) == pytest.approx(100 * accuracy, abs=0.051)
