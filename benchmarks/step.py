@@ -179,11 +179,11 @@ def table(found: dict[str, dict[str, Any]], caption: str) -> Table:
     shown = Table(title="One SSKD training step", caption=caption, caption_justify="left")
     shown.add_column("")
     for column in (
-        "ms per step\nmedian [quartiles]",
+        "ms per step\nmedian \\[quartiles]",
         "best",
         "images/s",
-        "x published without input\nmedian [quartiles], of bests",
-        "x published with input\nmedian [quartiles], of bests",
+        "x published without input\nmedian \\[quartiles], of bests",
+        "x published with input\nmedian \\[quartiles], of bests",
     ):
         shown.add_column(column, justify="right")
     for name, row in found.items():

@@ -55,6 +55,8 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
         ("--options.ratio_ss many", ("The option ratio_ss of sskd takes a number; got 'many'",)),
         ("--options.head_epochs true", ("The option head_epochs of sskd takes a", "got True")),
         ("--options.preset paper", ("preset is one of released, arxiv, supplement; got 'paper'",)),
+        ("--options.pretext rotate", ("no pretext named 'rotate'", "'contrastive'")),
+        ("--options.pretext 3", ("The option pretext of sskd takes a name; got 3",)),
         ("--options 3", ("options",)),
         ("--epochs -1", ("epochs must be at least 1; got -1",)),
         ("--epochs 0", ("epochs must be at least 1; got 0",)),
@@ -220,6 +222,14 @@ def test_weights_of_another_architecture(distil: Cli, teacher: Path, tmp_path: P
     assert_refused(distil(*out, "--teacher_architecture", "resnet8x"), "no model named 'resnet8x'", "Did you mean")
 
 
+@pytest.mark.parametrize(("mean", "std"), [("[0.1]", "[0]"), ("[0.1]", "[-1]"), ("[0.1, 0.2]", "[1]")])
+def test_normalisation_that_cannot_be(mean: str, std: str, sskd: Cli, few: Path, teacher: Path) -> None:
+    weights = teacher / "student" / "model.safetensors"
+    bare = ("evaluate", "--network", weights, "--data", few, "--architecture", "resnet8")
+    refused = sskd(*bare, "--mean", mean, "--std", std)
+    assert_refused(refused, "The normalisation from the arguments cannot be used", "a std above 0")
+
+
 def test_unfinished_teacher(distil: Cli, tmp_path: Path) -> None:
     Run(tmp_path / "teacher").start({"arguments": {}})
     refused = distil("--teacher", tmp_path / "teacher", "--out", tmp_path / "run")
@@ -238,6 +248,29 @@ def test_out_is_a_file(distil: Cli, tmp_path: Path) -> None:
         distil("--out", tmp_path / "file" / "run", *SHORT), "cannot be made: Not a directory", "another --out"
     )
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_out_is_no_possible_name(distil: Cli, tmp_path: Path) -> None:
+    assert_refused(distil("--out", tmp_path / ("x" * 300), *SHORT), "cannot be looked into: File name too long")
+
+
+def test_log_that_is_damaged(distil: Cli, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "run", "--method", "ce", "--epochs", "1")
+    assert distil(*words).code == 0
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "log.jsonl").write_text("garbage\n")
+    assert_refused(distil(*words), "log.jsonl is damaged", "Restore it")
+
+
+def test_a_message_of_several_lines_is_told_in_one(
+    distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr(Run, "log", broken)
+    outcome = distil("--out", tmp_path / "run", *SHORT)
+    assert outcome.err == "sskd: unexpected RuntimeError: first second. Repeat with --debug to see where.\n"
 
 
 def test_out_is_a_folder_of_something_else(distil: Cli, tmp_path: Path) -> None:

@@ -314,6 +314,44 @@ def test_damaged_folder(config: str | None, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": 3},
+        {"model_args": 3},
+        {"model_args": {"nonsense": 1}},
+        {"label_names": 3},
+        {"pretrained_cfg": {"mean": ["x"], "std": [1]}},
+        {"pretrained_cfg": {"std": [1]}},
+    ],
+)
+def test_folder_of_odd_values(change: dict[str, Any], tmp_path: Path) -> None:
+    network = make()
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=r"config\.json is missing or damaged \("):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.5,) * 3, (0.2, 0.0, 0.2)), ((0.5,), (0.2,) * 3), ((float("nan"),), (1,))]
+)
+def test_normalisation_that_makes_nan_is_refused(
+    mean: tuple[float, ...], std: tuple[float, ...], tmp_path: Path
+) -> None:
+    network = make()
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(UserError, match="The normalisation from here cannot be used"):
+        load_network(file, "cifar_resnet8", NAMES, 3, Normalisation(mean, std, "here"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"] |= {"mean": mean, "std": std}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"The normalisation from .*config\.json cannot be used: mean \["):
+        load_folder(tmp_path)
+
+
 def test_folder_whose_weights_are_of_another_network(tmp_path: Path) -> None:
     for name in ("cifar_resnet8", "cifar_resnet14"):
         network = make(name)

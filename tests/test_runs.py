@@ -103,6 +103,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         files.make_folder(tmp_path / "file" / "run")
 
 
+def test_an_unreadable_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
+    torch.save({"log_lines": torch.nn.Linear(1, 1)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError) as caught:
+        files.load_checkpoint(tmp_path / "checkpoint.pt", "log_lines")
+    assert "checkpoint.pt cannot be read (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 # run directories
 
 
@@ -168,6 +176,32 @@ def test_without_a_checkpoint_the_log_begins_anew(tmp_path: Path) -> None:
     assert run.records() == []
 
 
+@pytest.mark.parametrize("damage", [b"garbage\n", b"\xff\xfe\n", b'{"epoch"\n'])
+def test_damaged_log(damage: bytes, tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.path / "log.jsonl").write_bytes(damage + b'{"epoch": 2}\n')
+    with pytest.raises(UserError, match=r"log\.jsonl is damaged \(.*Restore it, or start anew with another --out"):
+        run.records()
+
+
+def test_log_cut_within_a_character(tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.path / "log.jsonl").write_bytes(b'{"epoch": 1}\n{"reused": "' + "é".encode()[:1])
+    assert run.records() == [{"epoch": 1}]
+
+
+def test_a_place_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"cannot be looked into: File name too long\. Choose another --out"):
+        Run(tmp_path / ("x" * 300)).config()
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(UserError, match=r"run cannot be looked into: Permission denied"):
+        Run(tmp_path / "run").config()
+
+
 def test_result_means_finished(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     assert run.result() is None
@@ -189,7 +223,7 @@ def stage(**change: Any) -> Stage:
 
 
 def test_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    cache = SharedCache(tmp_path / "cache", {"teacher": "abc"})
+    cache = SharedCache(tmp_path / "cache", {"teacher": "abc"}, tmp_path)
     assert cache.find(stage()) is None
     states = {"teacher_head": {"0.weight": torch.randn(3, 2), "0.bias": torch.randn(3)}}
     path = cache.keep(stage(), states, {"epoch": 3})
@@ -216,16 +250,37 @@ def test_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
     ],
 )
 def test_cache_tells_recipes_apart(address: dict[str, str], change: dict[str, Any], tmp_path: Path) -> None:
-    SharedCache(tmp_path, {"teacher": "abc"}).keep(stage(), {"teacher_head": {"w": torch.zeros(1)}}, {})
-    assert SharedCache(tmp_path, {"teacher": "abc"}).find(stage()) is not None
-    assert SharedCache(tmp_path, address).find(stage(**change)) is None
+    SharedCache(tmp_path, {"teacher": "abc"}, tmp_path).keep(stage(), {"teacher_head": {"w": torch.zeros(1)}}, {})
+    assert SharedCache(tmp_path, {"teacher": "abc"}, tmp_path).find(stage()) is not None
+    assert SharedCache(tmp_path, address, tmp_path).find(stage(**change)) is None
 
 
 def test_damaged_cache_counts_as_none(tmp_path: Path) -> None:
-    cache = SharedCache(tmp_path, {})
+    cache = SharedCache(tmp_path, {}, tmp_path)
     path = cache.keep(stage(), {"teacher_head": {"w": torch.zeros(9)}}, {})
     path.write_bytes(path.read_bytes()[:-4])
     assert cache.find(stage()) is None
+
+
+def test_two_students_may_keep_the_same_head_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (SharedCache(tmp_path, {}, Path(run)) for run in ("one", "other"))
+    fsync, calls = os.fsync, [0]
+    states = {"teacher_head": {"w": torch.arange(9.0)}}
+
+    def interleaved(descriptor: int) -> None:
+        """While the first is writing, the other begins and ends."""
+        calls[0] += 1
+        if calls[0] == 1:
+            other.keep(stage(), states, {"by": "the other"})
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", interleaved)
+    path = one.keep(stage(), states, {"by": "the first"})
+    assert calls == [2]
+    assert list(tmp_path.iterdir()) == [path]
+    found = other.find(stage())
+    assert found is not None
+    assert torch.equal(found[1]["teacher_head"]["w"], torch.arange(9.0))
 
 
 # the environment

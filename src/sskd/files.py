@@ -31,13 +31,16 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, writer: str = "") -> None:
     """Write a file under a temporary name, flush it to the disk, then rename it.
+
+    `writer` tells apart those who may write the same file at the same time. Whoever was killed and comes back as the
+    same writer replaces what it left behind.
 
     Raises:
         UserError: the disk is full or cannot be written; what stood at `path` is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}{writer and '.'}{writer}.tmp")
     with explained(path):
         try:
             with temporary.open("wb") as file:
@@ -86,7 +89,8 @@ def load_checkpoint(path: Path, needed: str) -> dict[str, Any]:
         if needed not in state:
             raise ValueError(f"it holds no {needed}")
     except Exception as error:
-        raise UserError(f"The checkpoint {path} cannot be read ({error}). Delete it to start the run anew.") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"The checkpoint {path} cannot be read ({reason}). Delete it to start the run anew.") from error
     return state
 
 

@@ -230,7 +230,7 @@ def _trainer(
         "batch_size": training.batch_size,
         "precision": execution.precision,
     }
-    shared = SharedCache(job.cache or job.out.parent / "cache", address)
+    shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out)
     listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
     return Trainer(student, teacher, plan, Data(train, full, evaluation), schedule, execution, run, shared, listener)
 

@@ -40,11 +40,15 @@ class Run:
         """The config that the run was started with, or None where the folder is new.
 
         Raises:
-            UserError: the path is a file, or a folder that holds something other than a run.
+            UserError: the path is a file, a folder that holds something other than a run, or not to be read.
         """
-        if self._config.exists():
-            return read_json(self._config)
-        if self.path.exists() and not (self.path.is_dir() and all(map(is_temporary, self.path.iterdir()))):
+        try:
+            if self._config.exists():
+                return read_json(self._config)
+            taken = self.path.exists() and not (self.path.is_dir() and all(map(is_temporary, self.path.iterdir())))
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be looked into: {error.strerror}. Choose another --out.") from error
+        if taken:
             raise UserError(f"{self.path} exists and is not a run directory. Choose another --out, or remove it.")
         return None
 
@@ -96,11 +100,20 @@ class Run:
         append_line(self._log, json.dumps(record))
 
     def records(self) -> list[Record]:
-        """The lines of the log; a last line that was cut off in writing is left out."""
+        """The lines of the log; a last line that was cut off in writing is left out.
+
+        Raises:
+            UserError: another line is damaged.
+        """
         if not self._log.exists():
             return []
-        lines = self._log.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        whole = [line for line in self._log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        try:
+            return [json.loads(line) for line in whole]
+        except ValueError as error:
+            raise UserError(
+                f"{self._log} is damaged ({error}). Restore it, or start anew with another --out."
+            ) from error
 
 
 def flat(config: Config, prefix: str = "") -> Config:
@@ -112,11 +125,15 @@ def flat(config: Config, prefix: str = "") -> Config:
 
 
 class SharedCache:
-    """What depends on the teacher and its data alone, under a hash of all that it depends on."""
+    """What depends on the teacher and its data alone, under a hash of all that it depends on.
 
-    def __init__(self, folder: Path, address: Config) -> None:
+    Several runs may share a folder at the same time; `run` is the one that asks.
+    """
+
+    def __init__(self, folder: Path, address: Config, run: Path) -> None:
         self.folder = folder
         self.address = address
+        self.writer = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:8]
 
     def recipe(self, stage: Stage) -> Config:
         """All that the stage's result depends on."""
@@ -150,5 +167,5 @@ class SharedCache:
         make_folder(self.folder)
         tensors = {f"{name}/{key}": value.cpu() for name, state in states.items() for key, value in state.items()}
         metadata = {"recipe": json.dumps(self.recipe(stage)), "record": json.dumps(record)}
-        write_atomic(path, save(tensors, metadata))
+        write_atomic(path, save(tensors, metadata), self.writer)
         return path

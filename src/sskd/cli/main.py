@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        print(f"sskd: {error}", file=sys.stderr)
+        print(f"sskd: {_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sskd: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
@@ -66,11 +66,17 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(f"sskd: unexpected {type(error).__name__}: {error}. Repeat with --debug to see where.", file=sys.stderr)
+        name = type(error).__name__
+        print(f"sskd: unexpected {name}: {_line(error)}. Repeat with --debug to see where.", file=sys.stderr)
         return 1
     if isinstance(result, dict):
         _show(result)
     return 0
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line: some quote messages of several."""
+    return " ".join(str(error).splitlines())
 
 
 def _spelled(word: str) -> str:

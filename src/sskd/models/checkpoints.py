@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,20 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
     draft.unlink()
 
 
+def _check(normalisation: Normalisation) -> None:
+    """Refuse a normalisation that would turn every image into NaN.
+
+    Raises:
+        UserError: mean and std differ in length, are not finite, or a std is not above 0.
+    """
+    mean, std = normalisation.mean, normalisation.std
+    if len(mean) != len(std) or not all(map(math.isfinite, (*mean, *std))) or not all(value > 0 for value in std):
+        raise UserError(
+            f"The normalisation from {normalisation.origin} cannot be used: mean {list(mean)}, std {list(std)}. "
+            "Give as many finite numbers in each as the images have channels, and a std above 0."
+        )
+
+
 def load_folder(folder: Path) -> Network:
     """A network that `save_network` or timm has written: architecture, classes and normalisation come with it.
 
@@ -138,14 +153,16 @@ def load_folder(folder: Path) -> Network:
         config = json.loads((folder / "config.json").read_text())
         architecture, settings = config["architecture"], config["pretrained_cfg"]
         class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
-        normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]), f"{folder}/config.json")
+        mean, std = (tuple(map(float, settings[key])) for key in ("mean", "std"))
+        normalisation = Normalisation(mean, std, f"{folder}/config.json")
+        arguments = {"in_chans": len(mean), **config.get("model_args", {}), "num_classes": len(class_names)}
+        backbone = timm.create_model(resolve(architecture), **arguments)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
             "model.safetensors, as a finished run writes them to its student/."
         ) from error
-    arguments = {"in_chans": len(normalisation.mean), **config.get("model_args", {}), "num_classes": len(class_names)}
-    backbone = timm.create_model(resolve(architecture), **arguments)
+    _check(normalisation)
     load_strictly(backbone, read_state(folder / "model.safetensors"), architecture)
     return Network(architecture, backbone, normalisation, class_names)
 
@@ -180,6 +197,7 @@ def load_network(
             f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
             "(evaluate: --architecture NAME)."
         )
+    _check(normalisation)
     name = resolve(architecture)
     backbone = timm.create_model(name, num_classes=len(class_names), in_chans=channels)
     load_strictly(backbone, state, name)
