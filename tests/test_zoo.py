@@ -1,7 +1,6 @@
 """The zoo against the published networks: keys, numbers, taps, names."""
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from sskd.errors import UserError
 from sskd.models.resnet import CifarNet
 from sskd.models.shufflenet_v2 import SplitUnit
 from sskd.models.zoo import PUBLISHED, names, resolve
+from tests.oracles.published import fill
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published numbers are not in {GOLDEN}")
@@ -56,26 +56,6 @@ def build(published: str, **kwargs: Any) -> CifarNet:
     model = timm.create_model(PUBLISHED[published], **kwargs)
     assert isinstance(model, CifarNet)
     return model.eval()
-
-
-@torch.no_grad()
-def fill(model: nn.Module) -> None:
-    """Draw each tensor from its key, as the golden README says."""
-    for key, tensor in model.state_dict().items():
-        r, shape = np.random.RandomState(zlib.crc32(key.encode())), tuple(tensor.shape)
-        if key.endswith("num_batches_tracked"):
-            continue
-        if key.endswith("running_var"):
-            value = r.uniform(0.5, 1.5, shape)
-        elif key.endswith("running_mean"):
-            value = 0.1 * r.standard_normal(shape)
-        elif len(shape) >= 2:
-            value = r.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif key.endswith("weight"):
-            value = r.uniform(0.5, 1.5, shape)
-        else:
-            value = 0.1 * r.standard_normal(shape)
-        tensor.copy_(torch.as_tensor(value))
 
 
 def record(model: CifarNet, x: Tensor) -> tuple[dict[str, Tensor], Counter[str]]:
@@ -118,7 +98,7 @@ def test_keys_and_numbers_are_the_published_ones(published: str) -> None:
             return
         x = torch.from_numpy(golden["input"]).double()
         stored = {name: golden[f"{published}.{name}"] for name in ("features", "logits")}
-    fill(model)
+    fill(model, "")
     with torch.no_grad():
         features = model.forward_head(model.forward_features(x), pre_logits=True)
         ours = {"features": features.numpy(), "logits": model(x).numpy()}

@@ -188,18 +188,20 @@ def _choose(
     shape: tuple[int, int, int],
 ) -> tuple[Execution, dict[str, float]]:
     training = job.training
-    compiled = training.compiled and has_compiler()  # without one, eager is correct, only slower
-    base = Execution(device=device, compiled=compiled, threads=torch.get_num_threads())
+    base = Execution(device=device, threads=torch.get_num_threads())
     options = candidates(base, training.precision, training.channels_last)
-    if len(options) == 1:
-        return options[0], {}
-    return fastest(options, student, teacher, plan, min(training.batch_size, images), shape)
+    best = options[0]
+    timed: dict[str, float] = {}
+    if len(options) > 1:
+        best, timed = fastest(options, student, teacher, plan, min(training.batch_size, images), shape)
+    # Timed eager: compiling every candidate would cost more than it saves. Without a compiler eager stays.
+    return replace(best, compiled=training.compiled and has_compiler()), timed
 
 
 def _explain(execution: Execution, timed: dict[str, float]) -> str:
     chosen = f"{execution.device}, {execution.threads} threads: {title(execution)}"
     others = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items())
-    return f"{chosen} (a step: {others})" if others else chosen
+    return f"{chosen} (an eager step: {others})" if others else chosen
 
 
 def _trainer(

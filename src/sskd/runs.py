@@ -93,11 +93,16 @@ class Run:
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a checkpoint."""
-        save_checkpoint(self._checkpoint, {**state, "log_lines": len(self.records())})
+        save_checkpoint(self._checkpoint, {**state, "log_lines": len(self._lines())})
 
     def log(self, record: Record) -> None:
         """Add a line to the log."""
         append_line(self._log, json.dumps(record))
+
+    def _lines(self) -> list[bytes]:
+        if not self._log.exists():
+            return []
+        return [line for line in self._log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
     def records(self) -> list[Record]:
         """The lines of the log; a last line that was cut off in writing is left out.
@@ -105,11 +110,8 @@ class Run:
         Raises:
             UserError: another line is damaged.
         """
-        if not self._log.exists():
-            return []
-        whole = [line for line in self._log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         try:
-            return [json.loads(line) for line in whole]
+            return [json.loads(line) for line in self._lines()]
         except ValueError as error:
             raise UserError(
                 f"{self._log} is damaged ({error}). Restore it, or start anew with another --out."

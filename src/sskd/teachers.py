@@ -48,6 +48,8 @@ def load_teacher(teacher: Teacher, source: Source, channels: int) -> Network:
     Raises:
         UserError: it cannot be loaded, or was trained on other classes.
     """
+    if (teacher.mean is None) != (teacher.std is None):
+        raise UserError("A normalisation needs both a mean and a std for each channel; only one of them was given.")
     mean, std = teacher.mean or source.mean, teacher.std or source.std
     origin = "the arguments" if teacher.mean else f"the data set {source.name}"
     network = load_network(

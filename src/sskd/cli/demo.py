@@ -95,10 +95,10 @@ def _next_steps(folder: Path) -> str:
     return "\n".join(
         (
             f"Run directories: {folder}/ (config.json, log.jsonl, student/ for timm, result.json in each).",
-            "Next:",
+            "Next (in .venv/bin):",
             f"  sskd evaluate --network {folder}/sskd-seed0 --data digits",
             f"  sskd distill --student cifar_resnet8 --data digits --teacher {folder}/teacher --fraction 0.02 "
-            "--epochs 240 --batch_size 20 --validation 0",
+            "--epochs 240 --batch_size 20 --validation 0 --flip 0",
             "  sskd list methods      sskd distill --help",
         )
     )

@@ -33,12 +33,12 @@ def row_kl(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], tempera
 
 
 def standardise(logits: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
-    """Each row's z-score: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, equation 9."""
+    """Each row's z-score: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024."""
     return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
 
 
 def error_level(logits: Float[Tensor, "M K"], answer: Int64[Tensor, "M"]) -> Int64[Tensor, "M"]:
-    """The rank of the right answer: how many entries are strictly greater (0 = correct; SSKD, section 3.3)."""
+    """The rank of the right answer: how many entries are strictly greater (0 = correct; SSKD's "error level")."""
     right = logits.gather(1, answer[:, None])
     return (logits > right).sum(1)
 

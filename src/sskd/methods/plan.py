@@ -81,6 +81,8 @@ class Optim:
         for name in ("momentum", "weight_decay", "gamma"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"optim.{name} must not be negative; got {getattr(self, name)}.")
+        if self.nesterov and not self.momentum:
+            raise UserError("optim.nesterov needs an optim.momentum above 0.")
         if not all(0 <= milestone <= 1 for milestone in self.milestones):
             raise UserError(f"optim.milestones are shares of the stage, from 0 to 1; got {self.milestones}.")
 

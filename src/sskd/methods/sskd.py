@@ -2,7 +2,7 @@
 
 Two stages. `head`: on the frozen teacher a small head learns to tell, for each transformed view, which image it comes
 from. `student`: labels, the teacher's predictions on plain and on transformed views, and the teacher's similarity
-structure, each row of the last two weighed by how wrong the teacher is on it.
+structure; of the last two, the rows on which the teacher is most wrong can be left out (selective transfer).
 """
 
 from typing import Literal
@@ -37,7 +37,7 @@ PRESETS: dict[str, dict[str, float]] = {
 
 
 class HeadTask(Term):
-    """Cross-entropy of the teacher's head on the pretext's question (equation 2), without temperature."""
+    """Cross-entropy of the teacher's head on the pretext's question, without temperature."""
 
     teacher_taps = ("pooled",)
 
@@ -60,7 +60,7 @@ class HeadTask(Term):
 
 
 class Transformed(Term):
-    """L_T: T^2 KL(teacher || student) of the class predictions on the transformed views (equation 6)."""
+    """L_T: T^2 KL(teacher || student) of the class predictions on the transformed views."""
 
     student_taps = ("logits",)
     teacher_taps = ("logits",)
@@ -86,7 +86,7 @@ class Transformed(Term):
 
 
 class Similarity(Term):
-    """L_ss: T^2 KL(teacher || student) of the pretext's answers (equation 4), T = 0.5. Owns the student's head."""
+    """L_ss: T^2 KL(teacher || student) of the pretext's answers, T = 0.5. Owns the student's head."""
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -120,27 +119,13 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
     with explained(draft):
         save_config_for_hf(
             backbone,
-            str(draft),
+            draft,  # type: ignore[arg-type]  # timm declares a str; 1.0.26 needs a Path, 1.0.31 takes both
             model_config={"label_names": list(network.class_names)},
             model_args={"in_chans": image_shape[0]},
         )
     write_atomic(folder / "model.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in state.items()}))
     write_atomic(folder / "config.json", draft.read_bytes())
     draft.unlink()
-
-
-def _check(normalisation: Normalisation) -> None:
-    """Refuse a normalisation that would turn every image into NaN.
-
-    Raises:
-        UserError: mean and std differ in length, are not finite, or a std is not above 0.
-    """
-    mean, std = normalisation.mean, normalisation.std
-    if len(mean) != len(std) or not all(map(math.isfinite, (*mean, *std))) or not all(value > 0 for value in std):
-        raise UserError(
-            f"The normalisation from {normalisation.origin} cannot be used: mean {list(mean)}, std {list(std)}. "
-            "Give as many finite numbers in each as the images have channels, and a std above 0."
-        )
 
 
 def load_folder(folder: Path) -> Network:
@@ -162,7 +147,6 @@ def load_folder(folder: Path) -> Network:
             f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
             "model.safetensors, as a finished run writes them to its student/."
         ) from error
-    _check(normalisation)
     load_strictly(backbone, read_state(folder / "model.safetensors"), architecture)
     return Network(architecture, backbone, normalisation, class_names)
 
@@ -197,7 +181,6 @@ def load_network(
             f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
             "(evaluate: --architecture NAME)."
         )
-    _check(normalisation)
     name = resolve(architecture)
     backbone = timm.create_model(name, num_classes=len(class_names), in_chans=channels)
     load_strictly(backbone, state, name)

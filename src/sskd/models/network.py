@@ -1,6 +1,7 @@
 """A backbone that takes images in [0, 1] and normalises them for itself."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import timm
@@ -15,11 +16,23 @@ from sskd.models.zoo import resolve
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation per channel, for pixels in [0, 1], and where they came from."""
+    """Mean and standard deviation per channel, for pixels in [0, 1], and where they came from.
+
+    Raises:
+        UserError: mean and std differ in length, are not finite, or a std is not above 0: images would become NaN.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str
+
+    def __post_init__(self) -> None:
+        mean, std = self.mean, self.std
+        if len(mean) != len(std) or not all(map(math.isfinite, (*mean, *std))) or not all(value > 0 for value in std):
+            raise UserError(
+                f"The normalisation from {self.origin} cannot be used: mean {list(mean)}, std {list(std)}. "
+                "Give as many finite numbers in each as the images have channels, and a std above 0."
+            )
 
 
 class Network(nn.Module):

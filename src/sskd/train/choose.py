@@ -36,7 +36,7 @@ def fastest(
     image_shape: tuple[int, int, int],
     repeats: int = 3,
 ) -> tuple[Execution, dict[str, float]]:
-    """Time the last stage's training step under each execution, on copies and dummy images.
+    """Time the last stage's training step, eager, under each execution, on copies and dummy images.
 
     Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
     """
@@ -76,7 +76,8 @@ def _time(
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains)
     step = Step(stage, student, teacher, execution)
-    optimizer = build_optimizer([p for p in step.parameters() if p.requires_grad], replace(stage.optim, lr=0.0))
+    trained = [p for name in stage.trains for p in named[name].parameters()]
+    optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
     batch = _dummy(plan, batch_size, image_shape, execution)
     timed = []
     for _ in range(repeats + 1):  # the first is the warm-up

@@ -20,6 +20,8 @@ class Meter:
 
     def update(self, values: dict[str, Tensor], step: int, weight: int = 1) -> None:
         """Add the values of one step, each of which stands for `weight` images."""
+        if not values:  # a stage that measures nothing at evaluation
+            return
         row = torch.stack([value.detach().double() for value in values.values()])
         if self._sums is None or self._first_bad is None:
             self._names = list(values)

@@ -1,4 +1,4 @@
-"""The paper's pretext: which image does a transformed view come from (SSKD, section 3.2)."""
+"""The paper's pretext: which image does a transformed view come from (SSKD, ECCV 2020)."""
 
 import torch
 import torch.nn.functional as F
