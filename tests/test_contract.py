@@ -1,11 +1,12 @@
-"""More of what methods and the loop promise each other: taps are read, a stage may measure nothing, curves are kept."""
+"""What methods and the loop promise each other."""
 
 from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,9 +14,11 @@ from sskd.curves import with_curves
 from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.models.network import Normalisation
+from sskd.models.network import Network, Normalisation
+from sskd.train.optim import build_optimizer
+from sskd.train.step import Losses
 from sskd.views.pretext import Batch, Plain
-from tests.test_methods import Kept, batch_at, build, steps_of
+from tests.trainers import Kept, bank, batch_at, build, equal, states, steps_of
 
 
 class Reads(UserDict[str, Tensor]):
@@ -98,3 +101,73 @@ def test_nesterov_needs_momentum() -> None:
     with pytest.raises(UserError, match="nesterov needs"):
         Optim(nesterov=True, momentum=0.0)
     assert Optim(nesterov=True).momentum == 0.9
+
+
+every = pytest.mark.parametrize("method", [*METHODS.values(), bank], ids=[*METHODS, "bank"])
+
+
+@every
+def test_stages_train_what_they_say(method: Callable[..., Plan]) -> None:
+    trainer = build(method)
+    teacher = cast(Network, trainer.teacher)
+    for run, step, parameters in steps_of(trainer):
+        terms = {name: term for name, (_, term) in run.stage.loss.items()}
+        for term in terms.values():
+            assert set(term.student_taps) <= {*trainer.student.taps, "logits"}
+            assert set(term.teacher_taps) <= {*teacher.taps, "logits"}
+        state = [t for m in run.modules.values() for t in (*m.parameters(), *m.buffers()) if t.numel()]
+        assert len({t.data_ptr() for t in state}) == len(state), "one tensor in two modules"
+        assert {id(p) for p in parameters} == {
+            id(p) for m in run.modules.values() for p in m.parameters() if p.requires_grad
+        }
+        before, optimizer = states(run), build_optimizer(parameters, run.stage.optim)
+        for i in range(2):
+            losses: Losses = step(batch_at(run, i))
+            assert losses.terms.keys() == terms.keys()
+            assert all(value.isfinite() for value in (losses.total, *losses.terms.values(), *losses.watched.values()))
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(losses.total)
+            assert all(p.grad is not None for p in parameters), "trained, but without a gradient"
+            optimizer.step()
+        after = states(run)
+        assert equal(before["teacher"], after["teacher"])
+        changed = {name for name in before if not equal(before[name], after[name])}
+        buffers = {name for name, term in terms.items() if [*term.buffers()]}  # banks
+        assert set(run.stage.trains) <= changed <= {*run.stage.trains, *buffers}
+        for name in run.stage.trains:
+            parts = dict(run.modules[name].named_parameters())
+            assert not any(torch.equal(before[name][key], after[name][key]) for key in parts)
+
+
+@every
+def test_step_is_one_graph(method: Callable[..., Plan]) -> None:
+    """Compiled it takes different batches without compiling again, and computes what it computes as it is."""
+    for run, step, parameters in steps_of(build(method, "fp64")):
+        start, results = states(run), list[list[Tensor]]()
+        torch._dynamo.reset()
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            for call in (step, torch.compile(step, backend="aot_eager", fullgraph=True, dynamic=False)):
+                for name, module in run.modules.items():
+                    module.load_state_dict(start[name])
+                found: list[Tensor] = []
+                for i in range(3):
+                    losses: Losses = call(batch_at(run, i))
+                    grads = torch.autograd.grad(losses.total, parameters)
+                    found += [losses.total, *losses.terms.values(), *losses.watched.values(), *grads]
+                found += [value for state in states(run).values() for value in state.values()]
+                results.append(found)
+        torch.testing.assert_close(*results, rtol=1e-9, atol=1e-11)
+
+
+def test_bank_is_kept_and_resumed() -> None:
+    """What a term draws and what it remembers are part of the run."""
+    whole = Kept()
+    build(bank, kept=whole, epochs=2).fit()
+    memories = [state["modules"]["bank"]["memory"] for state in whole.saved]
+    assert len(memories) == 2 and memories[0].any(1).all() and not torch.equal(*memories)
+    assert {"ce", "bank", "total"} <= whole.records[0]["loss"].keys()
+    second = Kept(whole.saved[0])
+    build(bank, kept=second, epochs=2).fit()
+    assert [record["epoch"] for record in second.records] == [2]
+    assert equal(second.saved[-1]["modules"]["bank"], whole.saved[-1]["modules"]["bank"])
+    assert equal(second.saved[-1]["modules"]["student"], whole.saved[-1]["modules"]["student"])

@@ -1,117 +1,22 @@
 """Files, run directories, the cache, what a result was computed with, and which epoch a run keeps."""
 
 import errno
-import io
 import json
 import os
-import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
-from sskd import files
 from sskd.data import load_source
-from sskd.environment import environment, git_state, processor
 from sskd.errors import UserError
 from sskd.jobs import Job, Splits, cut
 from sskd.methods.plan import Optim, Stage, Term
-from sskd.progress import Display, describe
-from sskd.runs import Run, SharedCache, flat
+from sskd.runs import CHECKPOINT, Run, SharedCache, flat
 from sskd.settings import Training
 from tests.conftest import Cli
-
-# files
-
-
-@pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_file(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    files.write_json(path, {"good": 1})
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(*{"fsync": (os, "fsync"), "replace": (Path, "replace")}[broken], full)
-    with pytest.raises(UserError, match=r"result\.json could not be written: the disk is full\. What was saved"):
-        files.write_json(path, {"better": 2})
-    assert files.read_json(path) == {"good": 1}
-    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
-
-
-def test_a_write_that_is_killed_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "result.json"
-    files.write_json(path, {"good": 1})
-
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", killed)
-        with pytest.raises(KeyboardInterrupt):
-            files.write_json(path, {"better": 2})
-    assert files.read_json(path) == {"good": 1}
-    left = [file for file in tmp_path.iterdir() if file != path]
-    assert [files.is_temporary(file) for file in left] == [True]
-    files.write_json(path, {"better": 2})
-    assert files.read_json(path) == {"better": 2}
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-
-    def flushed(descriptor: int) -> None:
-        calls.append(f"fsync of {os.fstat(descriptor).st_size} bytes")
-        fsync(descriptor)
-
-    def named(self: Path, target: Path) -> Path:
-        calls.append("replace")
-        return replace(self, target)
-
-    monkeypatch.setattr(os, "fsync", flushed)
-    monkeypatch.setattr(Path, "replace", named)
-    files.write_atomic(tmp_path / "file", b"1234567")
-    assert calls == ["fsync of 7 bytes", "replace"]
-
-
-def test_an_error_without_a_number_is_still_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def odd(*_: object) -> None:
-        raise OSError("the tape is out")
-
-    monkeypatch.setattr(os, "fsync", odd)
-    with pytest.raises(UserError, match="could not be written: the tape is out"):
-        files.write_atomic(tmp_path / "file", b"")
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
-def test_damaged_json(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"result\.json is not valid JSON .*start anew with another --out"):
-        files.read_json(path)
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file/run cannot be made: Not a directory\. Choose another --out"):
-        files.make_folder(tmp_path / "file" / "run")
-
-
-def test_an_unreadable_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
-    torch.save({"log_lines": torch.nn.Linear(1, 1)}, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError) as caught:
-        files.load_checkpoint(tmp_path / "checkpoint.pt", "log_lines")
-    assert "checkpoint.pt cannot be read (" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-# run directories
 
 
 def begun(path: Path, **arguments: object) -> Run:
@@ -154,7 +59,7 @@ def test_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert run.records() == []
     for epoch in (1, 2):
         run.log({"epoch": epoch})
-    run.save({"weights": torch.arange(3)})
+    run.save({**dict.fromkeys(CHECKPOINT), "modules": torch.arange(3)})
     run.log({"epoch": 3})
     with (run.path / "log.jsonl").open("a") as log:
         log.write('{"epoch": 4')
@@ -162,7 +67,7 @@ def test_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     again = Run(run.path)
     state = again.load()
     assert state is not None
-    assert state["weights"].tolist() == [0, 1, 2]
+    assert state["modules"].tolist() == [0, 1, 2]
     assert "log_lines" not in state
     assert (run.path / "log.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
     again.log({"epoch": 3})
@@ -281,81 +186,6 @@ def test_two_students_may_keep_the_same_head_at_once(tmp_path: Path, monkeypatch
     found = other.find(stage())
     assert found is not None
     assert torch.equal(found[1]["teacher_head"]["w"], torch.arange(9.0))
-
-
-# the environment
-
-
-def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["/somewhere/bin/sskd", "teacher", "--epochs", "2"])
-    facts = environment()
-    assert facts["command"] == "sskd teacher --epochs 2"
-    assert facts["torch"] == torch.__version__
-    assert facts["threads"] == torch.get_num_threads() == 1
-    assert facts["processor"] == processor()
-    assert re.fullmatch(r".+, [1-9]\d* cores?", facts["processor"])
-    expected = {"command", "python", "sskd", "torch", "torchvision", "timm", "numpy", "platform", "processor"}
-    assert set(facts) == expected | {"threads", "accelerator", "git"}
-    assert json.loads(json.dumps(facts)) == facts
-
-
-def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_state() is None
-    author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    (tmp_path / "file").write_text("one")
-    for words in (("init", "-q"), ("add", "file"), (*author, "commit", "-qm", "first")):
-        subprocess.run(["git", *words], check=True)
-    state = git_state()
-    assert state is not None
-    assert re.fullmatch("[0-9a-f]{40}", state["commit"])
-    assert state["uncommitted_changes"] is False
-    (tmp_path / "file").write_text("two")
-    assert git_state() == {"commit": state["commit"], "uncommitted_changes": True}
-    monkeypatch.setenv("PATH", "")
-    assert git_state() is None
-
-
-# what a person sees
-
-
-def record(epoch: int) -> dict[str, Any]:
-    scores = {"train": {"top1": 0.5, "top5": 1.0}, "test": {"top1": 0.25, "ss_accuracy": 0.1}}
-    return {"stage": "student", "epoch": epoch, "loss": {"total": 1.2345}, "images_per_s": 99.7, **scores}
-
-
-def test_one_line_for_an_epoch() -> None:
-    assert describe(record(3)) == (
-        "student epoch 3: loss 1.234 · train 50.00% · test 25.00% · test ss 10.00% · 100 images/s"
-    )
-
-
-def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    stream = io.StringIO()
-    with Display(Console(file=stream)) as display:
-        for epoch in range(1, 41):
-            now[0] += 1
-            display.progress("student", epoch - 1, 40, 0.5)
-            display.epoch(record(epoch))
-        display.note("[bold]as it is[/bold]")
-    printed = stream.getvalue().splitlines()
-    assert "\x1b" not in stream.getvalue()
-    assert len(printed) == 4
-    assert printed[0] == "student epoch 11/40: 50% (0.5 min left)"
-    assert printed[-1] == "[bold]as it is[/bold]"
-
-
-def test_a_bar_on_a_terminal() -> None:
-    stream = io.StringIO()
-    with Display(Console(file=stream, force_terminal=True, width=120)) as display:
-        display.progress("head", 0, 2, 0.5)
-        display.progress("student", 0, 2, 0.5)
-        display.epoch(record(1))
-    assert "student epoch 1/2" in stream.getvalue()
-    assert "student epoch 1: loss 1.234" in stream.getvalue()
 
 
 # the epoch that is kept

@@ -37,4 +37,8 @@ def with_curves(listener: Listener, folder: Path) -> Listener:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return listener
-    return Curves(SummaryWriter(str(folder)), listener)  # type: ignore[no-untyped-call]
+    try:
+        return Curves(SummaryWriter(str(folder)), listener)  # type: ignore[no-untyped-call]
+    except OSError as error:  # curves are no reason to stop: the log holds every number
+        listener.note(f"No TensorBoard curves: {folder} could not be written ({error.strerror}).")
+        return listener

@@ -4,14 +4,17 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from sskd.errors import UserError
+
+LOCK = ".lock"
 
 
 @contextmanager
@@ -55,8 +58,30 @@ def write_atomic(path: Path, content: bytes, writer: str = "") -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is what `write_atomic` leaves behind when the process is killed in it."""
-    return path.name.startswith(".") and path.name.endswith(".tmp")
+    """Whether this is what `write_atomic` or `alone_in` leaves behind when the process is killed in it."""
+    return path.name.startswith(".") and path.name.endswith((".tmp", LOCK))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; it is released even when the process is killed.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / LOCK, timeout=0)
+    with explained(folder):
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UserError(
+                f"Another process is training in {folder}. Wait for it, stop it, or choose another --out."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def append_line(path: Path, line: str) -> None:
@@ -78,16 +103,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, needed: str) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. The key `needed` tells it from other files.
+def load_checkpoint(path: Path, needed: Collection[str]) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. The keys `needed` tell it from other files.
 
     Raises:
         UserError: the file is damaged, or is no such checkpoint.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if needed not in state:
-            raise ValueError(f"it holds no {needed}")
+        if missing := [name for name in needed if name not in state]:
+            raise ValueError(f"it holds no {', '.join(missing)}")
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"The checkpoint {path} cannot be read ({reason}). Delete it to start the run anew.") from error
@@ -102,8 +127,9 @@ def make_folder(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {path} cannot be made: {error.strerror}. Choose another --out.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"The folder {path} cannot be made: {reason}. Choose another --out.") from error
 
 
 def write_json(path: Path, value: Any) -> None:

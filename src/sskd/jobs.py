@@ -14,7 +14,8 @@ from sskd.data.batches import Resident
 from sskd.data.source import Images, Source, info
 from sskd.data.subsets import label_fraction, validation_split
 from sskd.environment import environment, processor
-from sskd.errors import unknown
+from sskd.errors import UserError, unknown
+from sskd.files import alone_in
 from sskd.methods import METHODS
 from sskd.methods.options import check_options
 from sskd.methods.plan import Pair, Plan
@@ -74,8 +75,7 @@ def execute(job: Job, display: Display) -> Record:
         UserError: anything about the arguments, the data, the teacher or the machine that a user can put right.
     """
     run = Run(job.out)
-    started = run.config() is not None
-    if started:
+    if run.config() is not None:
         run.same(job.arguments(), "arguments", but=("training.threads",))  # it goes on with those it began with
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
@@ -86,7 +86,7 @@ def execute(job: Job, display: Display) -> Record:
     resolve(job.network)
     source = load_source(job.data, job.training.square)
     splits = cut(source, job)
-    return _train(job, run, started, source, splits, display)
+    return _train(job, run, source, splits, display)
 
 
 def cut(source: Source, job: Job) -> Splits:
@@ -101,9 +101,14 @@ def cut(source: Source, job: Job) -> Splits:
     return Splits(full, subset, evaluation)
 
 
-def _train(job: Job, run: Run, started: bool, source: Source, splits: Splits, display: Display) -> Record:
+def _train(job: Job, run: Run, source: Source, splits: Splits, display: Display) -> Record:
     training, data = job.training, info(source, splits.train)
     device = pick_device(training.device)
+    if training.padding >= data.image_shape[-1]:
+        raise UserError(
+            f"padding {training.padding} can shift images of {data.image_shape[-1]} pixels out of sight; "
+            "the published recipes pad 4 pixels around 32."
+        )
     if training.threads is not None:
         torch.set_num_threads(training.threads)
     torch.manual_seed(mix(training.seed, "weights"))
@@ -121,19 +126,20 @@ def _train(job: Job, run: Run, started: bool, source: Source, splits: Splits, di
         "class_names": list(source.class_names),
         "environment": environment(),
     }
-    if started:
-        run.same(config["data"], "data")
-        run.same(config["teacher"], "teacher")
-        execution = _resumed(run, device, display)
-    else:
-        execution, timed = _choose(job, student, teacher, plan, device, len(splits.train), data.image_shape)
-        display.note(_explain(execution, timed))
-        if job.training.compiled and not execution.compiled:
-            display.note("There is no C++ compiler on this machine, so the step is not compiled.")
-        run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
-    trainer = _trainer(job, run, config, splits, student, teacher, plan, execution, display)
-    trainer.fit()
-    return _finish(job, run, trainer, student, data.image_shape)
+    with alone_in(job.out):
+        if run.config() is not None:
+            run.same(config["data"], "data")
+            run.same(config["teacher"], "teacher")
+            execution = _resumed(run, device, display)
+        else:
+            execution, timed = _choose(job, student, teacher, plan, device, len(splits.train), data.image_shape)
+            display.note(_explain(execution, timed))
+            if job.training.compiled and not execution.compiled:
+                display.note("There is no C++ compiler on this machine, so the step is not compiled.")
+            run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
+        trainer = _trainer(job, run, config, splits, student, teacher, plan, execution, display)
+        trainer.fit()
+        return _finish(job, run, trainer, student, data.image_shape)
 
 
 def published_rate(architecture: str) -> float:
@@ -167,10 +173,16 @@ def _describe_teacher(teacher: Network | None) -> dict[str, Any]:
 
 def _resumed(run: Run, device: str, display: Display) -> Execution:
     config = run.config() or {}
-    execution = Execution(**config["execution"])
+    try:
+        execution = Execution(**config["execution"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.path}/config.json is damaged: its execution cannot be read ({error}). "
+            "Restore it, or start anew with another --out."
+        ) from error
     if torch.device(execution.device).type != torch.device(device).type:
         display.note(f"This run began on {pick_device(execution.device)}; it goes on there.")
-    if (began := config["environment"]["processor"]) != processor():
+    if (began := config.get("environment", {}).get("processor")) != processor():
         display.note(f"This run began on {began}; here is {processor()}, so its numbers may differ in the last digits.")
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")

@@ -25,6 +25,7 @@ from sskd.methods.plan import Stage
 from sskd.train.protocols import Record
 
 Config = dict[str, Any]
+CHECKPOINT = ("stage", "epoch", "modules", "optimizer", "last", "best", "log_lines")
 
 
 class Run:
@@ -83,11 +84,20 @@ class Run:
         write_json(self._result, result)
 
     def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None. The log is cut back to the line at which it was written."""
-        state = load_checkpoint(self._checkpoint, "log_lines") if self._checkpoint.exists() else None
+        """The last checkpoint, or None. The log is cut back to the line at which it was written.
+
+        Raises:
+            UserError: a damaged checkpoint, or a log that has lost lines that it had.
+        """
+        state = load_checkpoint(self._checkpoint, CHECKPOINT) if self._checkpoint.exists() else None
         kept = state.pop("log_lines") if state else 0
+        lines = self._lines()
+        if len(lines) < kept:
+            raise UserError(
+                f"{self._log} holds {len(lines)} lines, but the checkpoint beside it was written at line {kept}. "
+                "Restore the log, or start anew with another --out."
+            )
         if self._log.exists():
-            lines = self._log.read_bytes().splitlines(keepends=True)
             write_atomic(self._log, b"".join(lines[:kept]))
         return state
 

@@ -33,6 +33,8 @@ def pick_device(name: str) -> str:
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"The device {name!r} is not one that training runs on: auto, cpu, cuda or cuda:N.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

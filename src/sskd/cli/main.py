@@ -32,6 +32,13 @@ COMMANDS: dict[str, Any] = {
 class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
     """Says what is wrong with the arguments in one line, like all other errors, with the nearest known option."""
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, and refuse a config that is no text."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"the config file is not text ({error.reason} at byte {error.start})", error)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UserError`."""
         parser = getattr(ex, "subcommand_parser", None) or self

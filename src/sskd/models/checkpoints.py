@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-import timm
 import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from sskd.errors import UserError
 from sskd.files import explained, make_folder, write_atomic
-from sskd.models.network import Network, Normalisation
+from sskd.models.network import Network, Normalisation, build
 from sskd.models.zoo import resolve
 
 State = dict[str, Tensor]
@@ -136,17 +135,17 @@ def load_folder(folder: Path) -> Network:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-        architecture, settings = config["architecture"], config["pretrained_cfg"]
+        architecture, settings = str(config["architecture"]), config["pretrained_cfg"]
         class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
         mean, std = (tuple(map(float, settings[key])) for key in ("mean", "std"))
         normalisation = Normalisation(mean, std, f"{folder}/config.json")
-        arguments = {"in_chans": len(mean), **config.get("model_args", {}), "num_classes": len(class_names)}
-        backbone = timm.create_model(resolve(architecture), **arguments)
+        arguments = dict(config.get("model_args", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
             "model.safetensors, as a finished run writes them to its student/."
         ) from error
+    backbone = build(architecture, len(class_names), len(mean), **arguments)
     load_strictly(backbone, read_state(folder / "model.safetensors"), architecture)
     return Network(architecture, backbone, normalisation, class_names)
 
@@ -168,13 +167,13 @@ def load_network(
     if path.is_dir():
         inner = path / "student"
         if (inner / "config.json").is_file():
-            return load_folder(inner)
+            return _of_architecture(load_folder(inner), architecture, inner)
         config = path / "config.json"
         if config.is_file() and '"arguments":' in config.read_text(errors="replace"):
             raise UserError(
                 f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first."
             )
-        return load_folder(path)
+        return _of_architecture(load_folder(path), architecture, path)
     state = read_state(path)
     if architecture is None:
         raise UserError(
@@ -182,6 +181,15 @@ def load_network(
             "(evaluate: --architecture NAME)."
         )
     name = resolve(architecture)
-    backbone = timm.create_model(name, num_classes=len(class_names), in_chans=channels)
+    backbone = build(name, len(class_names), channels)
     load_strictly(backbone, state, name)
     return Network(name, backbone, normalisation, class_names)
+
+
+def _of_architecture(network: Network, stated: str | None, folder: Path) -> Network:
+    if stated is not None and resolve(stated) != network.architecture:
+        raise UserError(
+            f"{folder} holds a {network.architecture}, not a {stated}. A folder says itself what it holds: "
+            "leave the architecture out, or give another folder."
+        )
+    return network

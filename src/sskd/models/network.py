@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -98,8 +99,26 @@ def create_network(name: str, class_names: tuple[str, ...], channels: int, norma
     """A freshly initialised network of the zoo or of timm, drawn from torch's default generator.
 
     Raises:
-        UserError: an unknown name, with the nearest known ones.
+        UserError: an unknown name, with the nearest known ones; one that cannot be built.
+    """
+    backbone = build(name, len(class_names), channels)
+    return Network(resolve(name), backbone, normalisation, class_names)
+
+
+def build(name: str, classes: int, channels: int, **arguments: Any) -> nn.Module:
+    """A freshly initialised backbone of the zoo or of timm, with a classifier of so many classes.
+
+    Raises:
+        UserError: an unknown name or tag, a folder or hub address that cannot be read, arguments that do not fit.
     """
     architecture = resolve(name)
-    backbone = timm.create_model(architecture, num_classes=len(class_names), in_chans=channels)
-    return Network(architecture, backbone, normalisation, class_names)
+    arguments = {"in_chans": channels, **arguments, "num_classes": classes}
+    try:
+        backbone: nn.Module = timm.create_model(architecture, **arguments)
+    except Exception as error:  # timm raises whatever its models, the hub's client or the file system raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
+            "Check the name, tag or folder; sskd list models shows the zoo."
+        ) from error
+    return backbone

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sskd.data.batches import Resident, epoch_order, in_order
+from sskd.errors import UserError
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.train.meters import Meter
@@ -72,6 +73,11 @@ class Trainer:
         """
         state = self.keeper.load()
         names = [stage.name for stage in self.plan.stages]
+        if state and state["stage"] not in names:
+            raise UserError(
+                f"The checkpoint is in stage {state['stage']!r}; this method's stages are {', '.join(names)}. "
+                "It was written by another version: start anew with another --out."
+            )
         for stage in self.plan.stages[names.index(state["stage"]) if state else 0 :]:
             StageRun(self, stage).run(state)
             state = None

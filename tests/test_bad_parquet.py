@@ -1,0 +1,149 @@
+"""Parquet folders that are refused, each with the file and what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from sskd.data import load_source
+from sskd.errors import UserError
+from tests.parquet import colours, encode, features, write, write_both
+
+
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_source(f"parquet:{folder}")
+
+
+def test_places_without_a_data_set(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing", r"nothing does not exist; expected a folder with train-\*\.parquet")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "file is a file; expected a folder")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", r"no parquet files in .*empty; looked for train-\*\.parquet or train\.parquet")
+    with pytest.raises(UserError, match="no parquet files in"):
+        load_source(str(tmp_path / "empty"))
+    write(tmp_path / "half" / "train.parquet", {"image": colours(0), "label": [0, 1, 0, 1]})
+    refused(tmp_path / "half", r"has no test split, only train\.parquet; expected")
+    write(tmp_path / "other" / "test.parquet", {"image": colours(0), "label": [0, 1, 0, 1]})
+    refused(tmp_path / "other", "has no training split")
+
+
+@pytest.mark.parametrize(
+    "shards", [["00000-of-00003", "00002-of-00003"], ["00000-of-00001", "00000-of-00002", "00001-of-00002"]]
+)
+def test_incomplete_shards(tmp_path: Path, shards: list[str]) -> None:
+    write_both(tmp_path)
+    (tmp_path / "train.parquet").unlink()
+    for shard in shards:
+        write(tmp_path / f"train-{shard}.parquet", {"image": colours(0), "label": [0, 1, 0, 1]})
+    refused(tmp_path, rf"Not one complete set of shards in .*train-{shards[0]}.*Copy the missing")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1])
+def test_truncated_file(tmp_path: Path, keep: int) -> None:
+    file = write_both(tmp_path) / "train.parquet"
+    file.write_bytes(file.read_bytes()[:keep])
+    refused(tmp_path, r"train\.parquet is not a whole parquet file .*Copy or download it again")
+
+
+def test_file_with_damaged_pages(tmp_path: Path) -> None:
+    file = write_both(tmp_path) / "test.parquet"
+    content = file.read_bytes()
+    file.write_bytes(b"PAR1" + b"\xff" * (len(content) // 2) + content[4 + len(content) // 2 :])
+    refused(tmp_path, r"test\.parquet is not a whole parquet file")
+
+
+def test_missing_columns(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"picture": colours(0), "label": [0, 1, 0, 1]})
+    write(tmp_path / "test.parquet", {"picture": colours(0), "label": [0, 1, 0, 1]})
+    refused(tmp_path, r"train\.parquet has no image column among picture, label\. Name the images img or image")
+    write(tmp_path / "train.parquet", {"image": colours(0), "target": [0, 1, 0, 1]})
+    refused(tmp_path, r"has no label column among image, target\. .*the labels fine_label or label or labels")
+
+
+def test_columns_that_differ_between_files(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    write(tmp_path / "test.parquet", {"img": colours(0), "label": [0, 1, 0, 1]})
+    refused(
+        tmp_path,
+        r"train\.parquet stores image, label \(numbers\); test\.parquet stores img, label \(numbers\)",
+    )
+    write_both(tmp_path, label=["0", "1", "0", "1"])
+    refused(tmp_path, r"test\.parquet stores image, label \(texts\)")
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (["bee", "ant"], "'ant' against 'bee'"),
+        (["ant", "bee", "cat"], "None against 'cat'"),
+        ([], "'ant' against None"),
+    ],
+)
+def test_class_lists_that_differ(tmp_path: Path, other: list[str], difference: str) -> None:
+    table = {"image": colours(0), "label": [0, 1, 0, 1]}
+    write(tmp_path / "train.parquet", table, features(label=["ant", "bee"]))
+    write(tmp_path / "test.parquet", table, features(label=other))
+    refused(tmp_path, rf"train\.parquet and test\.parquet have different class lists, first {difference}")
+
+
+def test_text_labels_that_differ(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"image": colours(0, 2), "label": ["cat", "dog"]})
+    write(tmp_path / "test.parquet", {"image": colours(0, 2), "label": ["cat", "fox"]})
+    refused(tmp_path, r"test\.parquet has the label 'fox' in row 1 \(from 0\).*different class lists")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 0], r"label 2 in row 2 \(from 0\) of label, none of the 2 classes: labels must be 0\.\.1"),
+        ([0, 1, 1, -1], r"label -1 in row 3 .*-1 often marks a split published without labels"),
+        ([0, None, None, 1], r"test\.parquet has no label in row 1 \(from 0\).*nor in 1 other rows"),
+        ([0.0, 1.0, 1.0, 0.0], r"label column label of .*test\.parquet holds double; expected integers"),
+        ([[0], [1], [0], [1]], r"holds list<.*expected integers"),
+    ],
+)
+def test_bad_labels(tmp_path: Path, labels: list[Any], message: str) -> None:
+    refused(write_both(tmp_path, label=labels), message)
+
+
+def test_labels_that_are_identifiers(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    write(tmp_path / "train.parquet", {"image": colours(0), "label": [0, 1, 2, 10**9]})
+    refused(tmp_path, "go up to 1000000000, but there are only 4 training images")
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_empty_split(tmp_path: Path, empty: str) -> None:
+    write_both(tmp_path)
+    nothing = {"image": pa.array([], pa.binary()), "label": pa.array([], pa.int64())}
+    write(tmp_path / f"{empty}.parquet", nothing)
+    refused(tmp_path, f"The {empty} split in .* holds no images")
+
+
+@pytest.mark.parametrize("bad", [b"no image", b"", colours(0)[0][:60], None, "sixteen"])
+def test_undecodable_image(tmp_path: Path, bad: bytes | str | None) -> None:
+    data = encode(Image.new("I;16", (6, 6))) if isinstance(bad, str) else bad
+    write_both(tmp_path, image=[*colours(0, 2), data, *colours(0, 1)])
+    refused(tmp_path, r"image in row 2 \(from 0\) of .*test\.parquet cannot be decoded: ")
+
+
+def test_undecodable_image_late_in_a_file(tmp_path: Path) -> None:
+    """Rows are numbered through all the parts that the threads decode."""
+    write_both(tmp_path, image=[*colours(0, 1, 2) * 600, b"x"], label=[0] * 601)
+    refused(tmp_path, r"image in row 600 \(from 0\)")
+
+
+def test_image_column_of_another_type(tmp_path: Path) -> None:
+    refused(write_both(tmp_path, image=["a.png"] * 4), r"holds string; expected encoded images")
+
+
+def test_images_of_different_sizes(tmp_path: Path) -> None:
+    remedy = r"\(height x width\)\. Resize them all to one size first"
+    write_both(tmp_path, image=[*colours(0, 3), *colours(0, 1, 8)])
+    refused(tmp_path, rf"test\.parquet have different sizes, such as 6x6 and 8x8 {remedy}")
+    write_both(tmp_path, image=colours(0, 4, 8))  # each file for itself is in order
+    refused(tmp_path, rf"different sizes, such as 6x6 and 8x8 {remedy}")

@@ -1,0 +1,180 @@
+"""What continues a run, what is refused, and what other runs reuse of it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sskd.cli.main import main
+from tests.conftest import Cli
+from tests.interruption import SHORT, assert_equal, outcome, stop_after, tensors, words_for
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (("--seed", "7"), "training.seed: 0 there, 7 now"),
+        (("--optim.lr", "0.5"), "training.optim.lr: None there, 0.5 now"),
+        (("--options.ss", "3"), "options.ss: None there, 3 now"),
+        (("--teacher_data", "subset"), "teacher_data: 'full' there, 'subset' now"),
+    ],
+)
+def test_other_config_is_refused(
+    changed: tuple[str, str], message: str, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 1)
+    refused = distil("--out", run, *SHORT, *changed)
+    assert refused.code == 2
+    assert f"{run} holds a run of another config (arguments: {message})" in refused.err
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.json"]
+
+
+def test_other_teacher_or_data_under_the_same_name(
+    few: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sskd: Cli
+) -> None:
+    """The arguments are the same words; what they name has changed."""
+    data, model, run = tmp_path / "data", tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(few, data)
+    shutil.copytree(teacher, model)
+    words = words_for(data, model, run, *SHORT)
+    stop_after(monkeypatch, lambda: main(words), 5)
+    weights = model / "student" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    refused = sskd(*words)
+    assert refused.code == 2
+    assert "another config (teacher: weights: '" in refused.err
+    shutil.copy(teacher / "student" / "model.safetensors", weights)
+    shutil.copy(data / "test.parquet", data / "train.parquet")
+    refused = sskd(*words)
+    assert refused.code == 2
+    assert "another config (data: mean: " in refused.err
+    assert "; teacher_images: 48 there, 24 now; " in refused.err
+
+
+def test_half_a_line_and_half_a_file(few: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = words_for(few, teacher, tmp_path / "a" / "run", *SHORT)
+    assert main(words) == 0
+    run = tmp_path / "b" / "run"
+    words = words_for(few, teacher, run, *SHORT)
+    stop_after(monkeypatch, lambda: main(words), 6)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"stage": "student", "epo')
+    for name in (".checkpoint.pt.tmp", ".config.json.tmp"):
+        (run / name).write_bytes(b"half")
+    assert main(words) == 0
+    for name in (".checkpoint.pt.tmp", ".config.json.tmp"):
+        (run / name).unlink(missing_ok=True)
+    assert_equal(outcome(run), outcome(tmp_path / "a" / "run"))
+
+
+def test_killed_while_the_config_was_written(distil: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".config.json.tmp").write_bytes(b"{")
+    assert distil("--out", run, *SHORT).code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"half", None])
+def test_damaged_checkpoint(
+    content: bytes | None, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 8)
+    checkpoint = run / "checkpoint.pt"
+    if content is None:
+        torch.save({"weights": torch.zeros(2)}, checkpoint)
+    else:
+        checkpoint.write_bytes(content and checkpoint.read_bytes()[:-100])
+    log = (run / "log.jsonl").read_text()
+    refused = distil("--out", run, *SHORT)
+    assert refused.code == 2
+    assert f"The checkpoint {checkpoint} cannot be read" in refused.err
+    assert "Delete it to start the run anew" in refused.err
+    assert "Traceback" not in refused.err
+    assert (run / "log.jsonl").read_text() == log
+    checkpoint.unlink()
+    assert distil("--out", run, *SHORT).code == 0
+
+
+def test_other_threads_and_processor_are_warned_of(
+    distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 6)
+    config = json.loads((run / "config.json").read_text())
+    config["environment"]["processor"] = "Abacus, 7 cores"
+    (run / "config.json").write_text(json.dumps(config))
+    resumed = distil("--out", run, *SHORT, "--threads", "2")
+    assert resumed.code == 0
+    assert "This run began with 1 threads; it goes on with as many." in resumed.out
+    assert torch.get_num_threads() == 1
+    assert "This run began on Abacus, 7 cores" in resumed.out
+
+
+def reused(outcome: Any) -> bool:
+    assert outcome.code == 0, outcome.err
+    return "head: reused from" in outcome.out
+
+
+def test_head_is_shared(distil: Cli, tmp_path: Path) -> None:
+    once = ("--epochs", "1", "--options.head_epochs", "1")
+    assert not reused(distil("--out", tmp_path / "0", *once))
+    (head,) = (tmp_path / "cache").iterdir()
+    content, trained = head.read_bytes(), tensors(head)
+    assert reused(distil("--out", tmp_path / "1", *once, "--seed", "1"))
+    assert reused(distil("--out", tmp_path / "2", *once, "--options.ss", "3", "--options.temperature", "2"))
+    assert reused(distil("--out", tmp_path / "3", *once, "--student", "cifar_resnet14", "--optim.lr", "0.2"))
+    assert reused(distil("--out", tmp_path / "4", *once, "--fraction", "0.5", "--epochs", "2"))
+    assert reused(distil("--out", tmp_path / "elsewhere" / "5", "--cache", tmp_path / "cache", *once))
+    assert head.read_bytes() == content
+    assert trained
+    head.write_bytes(content[:-10])
+    assert not reused(distil("--out", tmp_path / "6", *once))
+    assert tensors(head) == trained, "whoever trains the head gets the same one"
+    one, other = (tmp_path / name / "student" / "model.safetensors" for name in ("0", "6"))
+    assert one.read_bytes() == other.read_bytes(), "reused or trained in this run, the head is the same"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ("--batch_size", "15"),
+        ("--validation", "0.2"),
+        ("--teacher_data", "subset", "--fraction", "0.7"),
+        ("--padding", "2"),
+        ("--flip", "0"),
+        ("--options.head_epochs", "2"),
+        ("--options.head_lr", "0.01"),
+        ("--precision", "bf16"),
+    ],
+)
+def test_head_is_not_shared(changed: tuple[str, ...], distil: Cli, tmp_path: Path) -> None:
+    once = ("--epochs", "1", "--options.head_epochs", "1")
+    assert not reused(distil("--out", tmp_path / "0", *once))
+    assert not reused(distil("--out", tmp_path / "1", *once, *changed))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_head_is_not_shared_between_teachers(few: Path, teacher: Path, sskd: Cli, tmp_path: Path) -> None:
+    other = tmp_path / "teacher"
+    shutil.copytree(teacher, other)
+    weights = other / "student" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for number, model in enumerate((teacher, other)):
+        assert not reused(sskd(*words_for(few, model, tmp_path / "runs" / str(number), *SHORT)))
+    assert len(list((tmp_path / "runs" / "cache").iterdir())) == 2
+
+
+def test_checkpoints_hold_no_code(distil: Cli, tmp_path: Path) -> None:
+    assert distil("--out", tmp_path / "run", *SHORT).code == 0
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert (state["stage"], state["epoch"], state["log_lines"]) == ("student", 2, 3)
+    assert not any(key.startswith("teacher.") for key in state["modules"])

@@ -1,0 +1,87 @@
+"""What is recorded of a machine, and what a person sees of a run."""
+
+import io
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from sskd.environment import environment, git_state, processor
+from sskd.progress import Display, describe
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/bin/sskd", "teacher", "--epochs", "2"])
+    facts = environment()
+    assert facts["command"] == "sskd teacher --epochs 2"
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == torch.get_num_threads() == 1
+    assert facts["processor"] == processor()
+    assert re.fullmatch(r".+, [1-9]\d* cores?", facts["processor"])
+    expected = {"command", "python", "sskd", "torch", "torchvision", "timm", "numpy", "platform", "processor"}
+    assert set(facts) == expected | {"threads", "accelerator", "git"}
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state() is None
+    author = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+    (tmp_path / "file").write_text("one")
+    for words in (("init", "-q"), ("add", "file"), (*author, "commit", "-qm", "first")):
+        subprocess.run(["git", *words], check=True)
+    state = git_state()
+    assert state is not None
+    assert re.fullmatch("[0-9a-f]{40}", state["commit"])
+    assert state["uncommitted_changes"] is False
+    (tmp_path / "file").write_text("two")
+    assert git_state() == {"commit": state["commit"], "uncommitted_changes": True}
+    monkeypatch.setenv("PATH", "")
+    assert git_state() is None
+
+
+# what a person sees
+
+
+def record(epoch: int) -> dict[str, Any]:
+    scores = {"train": {"top1": 0.5, "top5": 1.0}, "test": {"top1": 0.25, "ss_accuracy": 0.1}}
+    return {"stage": "student", "epoch": epoch, "loss": {"total": 1.2345}, "images_per_s": 99.7, **scores}
+
+
+def test_one_line_for_an_epoch() -> None:
+    assert describe(record(3)) == (
+        "student epoch 3: loss 1.234 · train 50.00% · test 25.00% · test ss 10.00% · 100 images/s"
+    )
+
+
+def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    with Display(Console(file=stream)) as display:
+        for epoch in range(1, 41):
+            now[0] += 1
+            display.progress("student", epoch - 1, 40, 0.5)
+            display.epoch(record(epoch))
+        display.note("[bold]as it is[/bold]")
+    printed = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue()
+    assert len(printed) == 4
+    assert printed[0] == "student epoch 11/40: 50% (0.5 min left)"
+    assert printed[-1] == "[bold]as it is[/bold]"
+
+
+def test_a_bar_on_a_terminal() -> None:
+    stream = io.StringIO()
+    with Display(Console(file=stream, force_terminal=True, width=120)) as display:
+        display.progress("head", 0, 2, 0.5)
+        display.progress("student", 0, 2, 0.5)
+        display.epoch(record(1))
+    assert "student epoch 1/2" in stream.getvalue()
+    assert "student epoch 1: loss 1.234" in stream.getvalue()

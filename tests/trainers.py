@@ -1,0 +1,124 @@
+"""Trainers of small networks that keep everything in memory. For tests."""
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from sskd.data.batches import Resident
+from sskd.data.source import DataInfo
+from sskd.methods.parts import CrossEntropy
+from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
+from sskd.models.network import Normalisation, create_network
+from sskd.train.loop import Data, Schedule, StageRun, Trainer
+from sskd.train.protocols import Record
+from sskd.train.seeds import generator_at
+from sskd.train.step import Execution, Step
+from sskd.views.pretext import Batch, Plain
+
+SHAPE, CLASSES, SIZE = (3, 8, 8), 4, 6
+
+
+def info() -> DataInfo:
+    names, labels = tuple("abcd"), torch.arange(2 * SIZE) % CLASSES
+    return DataInfo("few", len(labels), names, labels, (0.5,) * 3, (0.2,) * 3, SHAPE)
+
+
+class Bank(Term):
+    """A stand-in for a memory bank: pushes predictions from those remembered of drawn images, then remembers them.
+
+    The rows are read in `draw`, before the step. Read and updated in one compiled step they would be wrong in the
+    backward pass: its partitioner reads them a second time, after the update (pytorch/pytorch, pull request 197039).
+    """
+
+    student_taps = ("logits",)
+    memory: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("memory", torch.zeros(size, CLASSES))
+
+    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Tensor:
+        return self.memory[torch.randint(len(self.memory), (len(index), 2), generator=generator)]
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        logits = student["logits"][:, 0]
+        with torch.no_grad():
+            self.memory.index_copy_(0, batch.index, 0.5 * self.memory[batch.index] + 0.5 * logits.detach())
+        return (logits[:, None] - batch.draws["bank"]).square().mean()
+
+
+def bank(pair: Pair, *, epochs: int, optim: Optim) -> Plan:
+    """A method of the tests."""
+    loss: dict[str, tuple[float, Term]] = {"ce": (1.0, CrossEntropy()), "bank": (0.1, Bank(pair.data.size))}
+    return Plan((Stage("train", loss, ("student",), epochs, optim),), Plain())
+
+
+class Kept:
+    """Keeper, cache and listener in memory."""
+
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        self.state, self.saved, self.records = state, list[dict[str, Any]](), list[Record]()
+
+    def load(self) -> dict[str, Any] | None:
+        return self.state
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.saved.append(copy.deepcopy(state))
+
+    def log(self, record: Record) -> None:
+        self.records.append(record)
+
+    def find(self, stage: Stage) -> None:
+        return None
+
+    def keep(self, stage: Stage, states: dict[str, dict[str, Tensor]], record: Record) -> Path:
+        return Path("nowhere")
+
+    def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
+        pass
+
+    def epoch(self, record: Record) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def build(method: Callable[..., Plan], precision: Any = "fp32", kept: Kept | None = None, epochs: int = 1) -> Trainer:
+    torch.manual_seed(3)
+    plain = Normalisation((0.5,) * 3, (0.2,) * 3, "test")
+    teacher, student = (create_network("cifar_resnet8", tuple("abcd"), 3, plain) for _ in range(2))
+    pair = Pair(student.shapes(SHAPE), teacher.shapes(SHAPE), info())
+    plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
+    pixels = torch.randint(256, (2 * SIZE, *SHAPE), dtype=torch.uint8)
+    data, kept = Resident(pixels, info().labels), kept or Kept()
+    split = Data(data, data, {"validation": data})
+    execution = Execution(precision=precision)
+    return Trainer(student, teacher, plan, split, Schedule(SIZE, 0), execution, kept, kept, kept)
+
+
+def steps_of(trainer: Trainer) -> Iterator[tuple[StageRun, Step, list[nn.Parameter]]]:
+    """Each stage, entered, with its step and what it trains."""
+    for stage in trainer.plan.stages:
+        run, step = StageRun(trainer, stage), Step(stage, trainer.student, trainer.teacher, trainer.execution)
+        yield run, step, [p for module in run.enter() for p in module.parameters()]
+        step.close()
+
+
+def batch_at(run: StageRun, i: int) -> Batch:
+    """The i-th batch. To be made when its turn has come: what a term draws may depend on the steps before."""
+    index = torch.randperm(2 * SIZE, generator=generator_at(i))[:SIZE]
+    return run._batch(index, generator_at(i), i)
+
+
+def states(run: StageRun) -> dict[str, dict[str, Tensor]]:
+    return copy.deepcopy({name: module.state_dict() for name, module in run.modules.items()})
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(value, second[key]) for key, value in first.items())
