@@ -205,13 +205,16 @@ def _choose(
     best = options[0]
     timed: dict[str, float] = {}
     if len(options) > 1:
-        best, timed = fastest(options, student, teacher, plan, min(training.batch_size, images), shape)
+        size, vary = min(training.batch_size, images), training.threads is None
+        best, timed = fastest(options, student, teacher, plan, size, shape, vary_threads=vary)
+        torch.set_num_threads(best.threads)
     # Timed eager: compiling every candidate would cost more than it saves. Without a compiler eager stays.
     return replace(best, compiled=training.compiled and has_compiler()), timed
 
 
 def _explain(execution: Execution, timed: dict[str, float]) -> str:
-    chosen = f"{execution.device}, {execution.threads} threads: {title(execution)}"
+    threads = f"{execution.threads} thread{'' if execution.threads == 1 else 's'}"
+    chosen = f"{execution.device}, {threads}: {title(execution)}"
     others = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items())
     return f"{chosen} (an eager step: {others})" if others else chosen
 

@@ -35,17 +35,33 @@ def fastest(
     batch_size: int,
     image_shape: tuple[int, int, int],
     repeats: int = 3,
+    vary_threads: bool = False,
 ) -> tuple[Execution, dict[str, float]]:
     """Time the last stage's training step, eager, under each execution, on copies and dummy images.
+
+    `vary_threads`: try the best with one thread too, and take that if it is clearly faster: where other processes
+    keep the cores busy, threads that wait for each other are many times slower than one.
 
     Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
     """
     seconds: dict[Execution, float] = {}
+
+    def measure(option: Execution) -> None:
+        seconds[option] = _time(option, student, teacher, plan, batch_size, image_shape, repeats)
+
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         for option in options:
-            seconds[option] = _time(option, student, teacher, plan, batch_size, image_shape, repeats)
-    best = min(seconds, key=lambda option: seconds[option])
-    return best, {title(option): round(value, 4) for option, value in seconds.items()}
+            measure(option)
+        best = min(seconds, key=lambda option: seconds[option])
+        if vary_threads and best.device == "cpu" and threads > 1:
+            torch.set_num_threads(1)
+            alone = replace(best, threads=1)
+            measure(alone)
+            torch.set_num_threads(threads)
+            best = alone if seconds[alone] < 0.8 * seconds[best] else best
+    named = {title(one) + (", 1 thread" if one.threads < threads else ""): value for one, value in seconds.items()}
+    return best, {name: round(value, 4) for name, value in named.items()}
 
 
 def has_compiler() -> bool:
