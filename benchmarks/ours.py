@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from sskd.data.batches import Resident, epoch_order
+from sskd.data.batches import Resident
+from sskd.data.feed import epoch_order
 from sskd.data.source import DataInfo
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair
-from sskd.models.network import Network, Normalisation, create_network
+from sskd.models.network import Network, create_network
+from sskd.models.normalisation import Normalisation
+from sskd.seeds import generator_at, mix
 from sskd.train.meters import Meter
 from sskd.train.optim import build_optimizer
-from sskd.train.seeds import generator_at, mix
 from sskd.train.step import Execution, Losses, Step, place
-from sskd.views.augment import Augment
 from sskd.views.pretext import Batch
 
 NORMALISATION = Normalisation((0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761), "CIFAR-100")
@@ -43,10 +44,10 @@ class Ours:
     ) -> None:
         torch.manual_seed(0)
         device = torch.device(execution.device)
-        self.execution, self.augment, self.meter = execution, Augment(), Meter()
+        self.execution, self.meter = execution, Meter()
         self.data = Resident(data.pixels.to(device), data.labels.to(device))
         self.teacher, self.student = (
-            create_network(name, info.class_names, 3, NORMALISATION) for name in (teacher, student)
+            create_network(name, info.class_names, info.image_shape, NORMALISATION) for name in (teacher, student)
         )
         pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
         self.plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr))
@@ -56,7 +57,7 @@ class Ours:
         self.run = torch.compile(self.step, fullgraph=True, dynamic=False) if execution.compiled else self.step
         trained = [p for p in self.step.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(trained, self.stage.optim)
-        self.order = epoch_order(len(self.data), batch_size, generator_at(0))
+        self.order = epoch_order(len(data.labels), batch_size, (0,)).to(device)
         self.steps = 0
 
     def _enter(self, terms: dict[str, nn.Module]) -> None:
@@ -74,11 +75,12 @@ class Ours:
     def batch(self) -> Batch:
         """The next batch, views included."""
         device = self.data.pixels.device
-        index = self.order[self.steps % len(self.order)].to(device)
-        pixels, labels = self.data.take(index)
-        images, asked = self.augment(pixels, self.plan.views, generator_at(0, "student", 0, self.steps))
+        index, generator = self.order[self.steps % len(self.order)], generator_at(0, "student", 0, self.steps)
+        crops = self.data.crops(self.data.pixels[index], self.plan.views.views, generator)
+        images, asked = self.plan.views.transform(crops, generator)
         dtype = torch.float64 if self.execution.precision == "fp64" else torch.float32
-        return Batch(images.to(dtype), labels, index, asked, torch.tensor(0.0, device=device), {})
+        images, labels = (images.float() / 255).to(dtype), self.data.labels[index]
+        return Batch(images, labels, index, asked, torch.tensor(0.0, device=device), {})
 
     def train(self, batch: Batch) -> Losses:
         """Everything that the loop does with a batch."""

@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 
 from sskd.api import train_teacher
 from sskd.cli.main import main
+from sskd.data.images import Images
+from sskd.data.source import ImageSet
 
 TRAINING = (
     *("--precision", "fp32", "--channels_last", "false"),
@@ -36,6 +38,12 @@ Cli = Callable[..., Outcome]
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def in_memory(images: ImageSet) -> Images:
+    """The images, which are decoded."""
+    assert isinstance(images, Images)
+    return images
 
 
 def write_images(folder: Path, images: np.ndarray, labels: Sequence[int | str]) -> Path:
@@ -69,8 +77,8 @@ def teacher(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a finished teacher. Not to be written to."""
     out = tmp_path_factory.mktemp("runs") / "teacher"
     train_teacher(
-        "cifar_resnet8",
         str(few),
+        "cifar_resnet8",
         out=str(out),
         epochs=2,
         batch_size=20,

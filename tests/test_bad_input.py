@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sskd.models.checkpoints import load_folder
+from sskd.models.load import load_folder
 from sskd.runs import Run
 from tests.conftest import TRAINING, Cli, Outcome, write_images
 from tests.interruption import SHORT, assert_refused
@@ -158,11 +158,11 @@ def test_truncated_parquet(sskd: Cli, few: Path, tmp_path: Path) -> None:
 def test_images_that_are_not_square(sskd: Cli, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data", pictures(8, 8, 12, 3), [0, 1] * 4)
     refused = train(sskd, folder, "--out", tmp_path / "run", "--validation", "0")
-    assert_refused(refused, "are 8x12 (height x width)", "--square crop")
-    cropped = train(sskd, folder, "--out", tmp_path / "run", "--validation", "0", "--square", "crop")
+    assert_refused(refused, "are 8x12 (height x width)", "--reading.square crop")
+    cropped = train(sskd, folder, "--out", tmp_path / "run", "--validation", "0", "--reading.square", "crop")
     assert cropped.code == 0
-    assert_refused(sskd("evaluate", "--network", tmp_path / "run", "--data", folder), "--square crop")
-    assert sskd("evaluate", "--network", tmp_path / "run", "--data", folder, "--square", "crop").code == 0
+    assert_refused(sskd("evaluate", "--network", tmp_path / "run", "--data", folder), "--reading.square crop")
+    assert sskd("evaluate", "--network", tmp_path / "run", "--data", folder, "--reading.square", "crop").code == 0
 
 
 def test_images_too_small_for_the_network(sskd: Cli, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.models.checkpoints import load_network, load_strictly, read_state
-from sskd.models.network import Network, Normalisation, create_network
+from sskd.models.checkpoints import load_strictly, read_state
+from sskd.models.load import Brought, Facts, load_network
+from sskd.models.network import Network, create_network
+from sskd.models.normalisation import Normalisation
 
 NAMES = ("ant", "bee", "cat")
 SCALE = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "here")
@@ -26,7 +28,7 @@ def make(name: str = "cifar_resnet8", channels: int = 3, seed: int = 0, classes:
     """A network whose weights and statistics are not those of a fresh one."""
     torch.manual_seed(seed)
     scale = Normalisation(SCALE.mean[:channels], SCALE.std[:channels], "here")
-    network = create_network(name, classes, channels, scale)
+    network = create_network(name, classes, (channels, 32, 32), scale)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1, 0.2)
@@ -37,7 +39,7 @@ def make(name: str = "cifar_resnet8", channels: int = 3, seed: int = 0, classes:
 
 
 def load(path: Path, name: str | None = "cifar_resnet8", classes: tuple[str, ...] = NAMES) -> Network:
-    return load_network(path, name, classes, 3, SCALE).eval()
+    return load_network(Brought(str(path), name), Facts(classes, 3, SCALE)).eval()
 
 
 @torch.no_grad()

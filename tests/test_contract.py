@@ -14,7 +14,8 @@ from sskd.curves import with_curves
 from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.models.network import Network, Normalisation
+from sskd.models.network import Network
+from sskd.models.normalisation import Normalisation
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Losses
 from sskd.views.pretext import Batch, Plain

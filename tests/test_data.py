@@ -8,9 +8,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from sskd.data import SOURCES, digits, load_source
-from sskd.data.source import Source, channel_statistics
+from sskd.data.images import channel_statistics
+from sskd.data.source import Source
 from sskd.data.subsets import validation_split
 from sskd.errors import UserError
+from tests.conftest import in_memory
 from tests.parquet import CIFAR100, colours, features, write, write_both
 
 # families by name and place
@@ -19,15 +21,15 @@ from tests.parquet import CIFAR100, colours, features, write, write_both
 def test_digits() -> None:
     source = load_source("digits")
     assert (len(source.train), len(source.test)) == (1000, 797)
-    assert source.train.pixels.shape == (1000, 1, 32, 32)
-    assert source.train.pixels.dtype == torch.uint8
+    assert in_memory(source.train).pixels.shape == (1000, 1, 32, 32)
+    assert in_memory(source.train).pixels.dtype == torch.uint8
     assert source.train.labels.dtype == torch.int64
     assert source.class_names == tuple("0123456789")
     together = source.train.labels.bincount() + source.test.labels.bincount()
     assert ((source.test.labels.bincount() - together * 797 / 1797).abs() < 1).all()
-    assert (int(source.train.pixels.min()), int(source.train.pixels.max())) == (0, 255)
-    assert (source.mean, source.std) == channel_statistics(source.train.pixels)
-    scaled = source.train.pixels.double() / 255
+    assert (int(in_memory(source.train).pixels.min()), int(in_memory(source.train).pixels.max())) == (0, 255)
+    assert (source.mean, source.std) == channel_statistics(in_memory(source.train).pixels)
+    scaled = in_memory(source.train).pixels.double() / 255
     assert source.mean[0] == pytest.approx(scaled.mean().item())
     assert source.std[0] == pytest.approx(scaled.std(correction=0).item())
     assert load_source("digits").train.fingerprint() == source.train.fingerprint()
@@ -39,7 +41,7 @@ def test_digits_are_upsampled_bilinearly() -> None:
     """Against NumPy's one-dimensional interpolation between pixel centres, first along rows, then columns."""
     raw = load_digits()
     index, _ = validation_split(torch.from_numpy(raw.target), 797, digits.SPLIT_SEED, "0123456789")
-    train = load_source("digits").train
+    train = in_memory(load_source("digits").train)
     centres = (np.arange(32) + 0.5) / 4 - 0.5
     for position in (0, 500, 999):
         image = raw.images[index[position]]
@@ -102,8 +104,8 @@ def cifar100() -> Source:
 
 def test_cifar100(cifar100: Source) -> None:
     assert cifar100.name == "cifar100"
-    assert cifar100.train.pixels.shape == (50_000, 3, 32, 32)
-    assert cifar100.test.pixels.shape == (10_000, 3, 32, 32)
+    assert in_memory(cifar100.train).pixels.shape == (50_000, 3, 32, 32)
+    assert in_memory(cifar100.test).pixels.shape == (10_000, 3, 32, 32)
     assert len(cifar100.class_names) == 100
     assert cifar100.class_names[0] == "apple"
     assert list(cifar100.class_names) == sorted(cifar100.class_names)
@@ -114,7 +116,7 @@ def test_cifar100(cifar100: Source) -> None:
 def test_cifar100_statistics(cifar100: Source) -> None:
     assert cifar100.mean == (0.5071, 0.4866, 0.4409)
     assert cifar100.std == (0.2675, 0.2565, 0.2761)
-    mean, std = channel_statistics(cifar100.train.pixels)
+    mean, std = channel_statistics(in_memory(cifar100.train).pixels)
     assert mean == pytest.approx(cifar100.mean, abs=0.002)
     assert std == pytest.approx(cifar100.std, abs=0.002)
 

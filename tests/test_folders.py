@@ -12,8 +12,10 @@ import timm
 import torch
 
 from sskd.errors import UserError
-from sskd.models.checkpoints import load_folder, load_network, save_network
-from sskd.models.network import Network, Normalisation
+from sskd.models.checkpoints import save_network
+from sskd.models.load import Brought, Facts, load_folder, load_network
+from sskd.models.network import Network
+from sskd.models.normalisation import Normalisation
 from tests.test_checkpoints import NAMES, SCALE, load, logits, make
 
 
@@ -67,7 +69,9 @@ def test_run_directory_folder_and_file_are_the_same_network(teacher: Path) -> No
     names = ("0", "1", "2")
     paths = (teacher, teacher / "student", teacher / "student" / "model.safetensors")
     scale = Normalisation((0.5,), (0.2,), "the arguments")
-    run, folder, file = (load_network(path, "cifar_resnet8", names, 1, scale).eval() for path in paths)
+    run, folder, file = (
+        load_network(Brought(str(path), "cifar_resnet8"), Facts(names, 1, scale)).eval() for path in paths
+    )
     assert run.class_names == names
     assert run.weights_hash() == folder.weights_hash() != file.weights_hash(), "a file does not bring its normalisation"
     assert file.normalisation == scale
@@ -134,8 +138,8 @@ def test_normalisation_that_makes_nan_is_refused(
     network = make()
     save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
     file = tmp_path / "model.safetensors"
-    with pytest.raises(UserError, match="The normalisation from here cannot be used"):
-        load_network(file, "cifar_resnet8", NAMES, 3, Normalisation(mean, std, "here"))
+    with pytest.raises(UserError, match="The normalisation from the arguments cannot be used"):
+        load_network(Brought(str(file), "cifar_resnet8", mean, std), Facts(NAMES, 3, None))
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretrained_cfg"] |= {"mean": mean, "std": std}
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from sskd.data import load_source
-from sskd.data.source import channel_statistics
+from sskd.data.images import channel_statistics
+from sskd.data.reading import Reading
 from sskd.errors import UserError
+from tests.conftest import in_memory
 from tests.parquet import colours, encode, features, pixels, structs, write
 
 
@@ -33,9 +35,9 @@ def test_metadata_names_columns_and_classes(tmp_path: Path) -> None:
     assert source.train.labels.tolist() == [2, 1, 0, 2, 2, 1, 0, 1]
     assert source.test.labels.tolist() == [0, 1, 2, 0]
     expected = torch.from_numpy(truth).permute(0, 3, 1, 2)
-    assert torch.equal(source.train.pixels, expected[:8])
-    assert torch.equal(source.test.pixels, expected[8:])
-    assert source.train.pixels.is_contiguous()
+    assert torch.equal(in_memory(source.train).pixels, expected[:8])
+    assert torch.equal(in_memory(source.test).pixels, expected[8:])
+    assert in_memory(source.train).pixels.is_contiguous()
     assert (source.mean, source.std) == channel_statistics(expected[:8])
 
 
@@ -91,9 +93,9 @@ def test_grey_images_have_one_channel(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"image": [encode(grey[0]), encode(binary)], "label": [0, 1]})
     write(tmp_path / "test.parquet", {"image": [encode(image) for image in grey], "label": [0, 1]})
     source = load_source(str(tmp_path))
-    assert source.train.pixels.shape == (2, 1, 6, 6)
-    assert torch.equal(source.train.pixels[0, 0], torch.from_numpy(grey[0]))
-    assert set(source.train.pixels[1].flatten().tolist()) == {0, 255}
+    assert in_memory(source.train).pixels.shape == (2, 1, 6, 6)
+    assert torch.equal(in_memory(source.train).pixels[0, 0], torch.from_numpy(grey[0]))
+    assert set(in_memory(source.train).pixels[1].flatten().tolist()) == {0, 255}
     assert len(source.mean) == len(source.std) == 1
 
 
@@ -106,11 +108,12 @@ def test_mixed_modes_become_colour(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"image": train, "label": [0, 1, 0]})
     write(tmp_path / "test.parquet", {"image": [encode(grey)], "label": [0]})
     source = load_source(str(tmp_path))
-    assert source.train.pixels.shape == (3, 3, 6, 6)
-    assert torch.equal(source.train.pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
-    assert torch.equal(source.train.pixels[1], torch.from_numpy(rgba[:, :, :3]).permute(2, 0, 1))
-    assert torch.equal(source.train.pixels[2], torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1))
-    assert torch.equal(source.test.pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
+    assert in_memory(source.train).pixels.shape == (3, 3, 6, 6)
+    assert torch.equal(in_memory(source.train).pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
+    assert torch.equal(in_memory(source.train).pixels[1], torch.from_numpy(rgba[:, :, :3]).permute(2, 0, 1))
+    colours_of = torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(in_memory(source.train).pixels[2], colours_of)
+    assert torch.equal(in_memory(source.test).pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
@@ -122,18 +125,18 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     write(tmp_path / "test.parquet", {"image": [turned], "label": [0]})
     source = load_source(str(tmp_path))
     expected = torch.from_numpy(np.rot90(image, -1).copy()).permute(2, 0, 1)
-    assert torch.equal(source.train.pixels[0], expected)
-    assert torch.equal(source.train.pixels[1], torch.from_numpy(image).permute(2, 0, 1))
+    assert torch.equal(in_memory(source.train).pixels[0], expected)
+    assert torch.equal(in_memory(source.train).pixels[1], torch.from_numpy(image).permute(2, 0, 1))
 
 
 def test_images_that_are_not_square(tmp_path: Path) -> None:
     images = pixels(11, 2, 6, 10, 3)
     for split in ("train", "test"):
         write(tmp_path / f"{split}.parquet", {"image": [encode(i) for i in images], "label": [0, 1]})
-    with pytest.raises(UserError, match=r"are 6x10 \(height x width\).*--square crop"):
+    with pytest.raises(UserError, match=r"are 6x10 \(height x width\).*--reading.square crop"):
         load_source(str(tmp_path))
-    source = load_source(str(tmp_path), square="crop")
+    source = load_source(str(tmp_path), reading=Reading(square="crop"))
     expected = torch.from_numpy(images[:, :, 2:8]).permute(0, 3, 1, 2)
-    assert torch.equal(source.train.pixels, expected)
-    assert torch.equal(source.test.pixels, expected)
+    assert torch.equal(in_memory(source.train).pixels, expected)
+    assert torch.equal(in_memory(source.test).pixels, expected)
     assert (source.mean, source.std) == channel_statistics(expected)

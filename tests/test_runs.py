@@ -11,12 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from sskd.data import load_source
+from sskd.data.splits import cut
 from sskd.errors import UserError
-from sskd.jobs import Job, Splits, cut
 from sskd.methods.plan import Optim, Stage, Term
 from sskd.runs import CHECKPOINT, Run, SharedCache, flat
-from sskd.settings import Training
-from tests.conftest import Cli
+from tests.conftest import Cli, in_memory
 
 
 def begun(path: Path, **arguments: object) -> Run:
@@ -216,11 +215,10 @@ def test_best_epoch_on_validation_is_kept(distil: Cli, sskd: Cli, few: Path, tmp
 
 def test_splits_are_apart(few: Path) -> None:
     source = load_source(str(few))
-    job = Job(few, "cifar_resnet8", str(few), "ce", Training(validation=12), fraction=0.5)
-    splits: Splits = cut(source, job)
+    splits = cut(source, 12, 0.5, 0)
     assert (len(splits.full), len(splits.train), len(splits.evaluation["validation"])) == (48, 24, 12)
     assert list(splits.evaluation) == ["validation", "test"]
-    seen = {image.numpy().tobytes() for image in splits.full.pixels}
-    assert not seen & {image.numpy().tobytes() for image in splits.evaluation["validation"].pixels}
-    assert {image.numpy().tobytes() for image in splits.train.pixels} <= seen
+    seen = {image.numpy().tobytes() for image in in_memory(splits.full).pixels}
+    assert not seen & {image.numpy().tobytes() for image in in_memory(splits.evaluation["validation"]).pixels}
+    assert {image.numpy().tobytes() for image in in_memory(splits.train).pixels} <= seen
     assert splits.evaluation["test"] is source.test

@@ -10,7 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.models.network import Network, Normalisation
+from sskd.models.network import Network
+from sskd.models.normalisation import Normalisation
 from sskd.models.taps import Tap, Tapped, find_taps, probe
 
 IMAGE = torch.zeros(1, 3, 32, 32)

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sskd.data.crops import Padded
 from sskd.data.source import DataInfo
 from sskd.views import PRETEXTS
-from sskd.views.augment import Augment, plain_views
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch, Plain, Views
 
@@ -29,7 +29,14 @@ class OneCrop(Contrastive):
     own_crop = False
 
 
-def by_hand(pixels: Tensor, views: Views, augment: Augment, seed: int) -> NDArray[np.float32]:
+def viewed(pixels: Tensor, views: Views, crops: Padded, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As the loop does it."""
+    cut = crops(pixels, views.views if views.own_crop else 1, generator)
+    made, asked = views.transform(cut.expand(-1, views.views, -1, -1, -1), generator)
+    return made.float() / 255, asked
+
+
+def by_hand(pixels: Tensor, views: Views, augment: Padded, seed: int) -> NDArray[np.float32]:
     """[B, V, C, H, W]: flip, pad with zeros, cut, rotate, scale, for one image and view after the other."""
     generator, (size, _, height, width) = seeded(seed), pixels.shape
     flips = torch.rand(size, generator=generator).tolist()
@@ -48,12 +55,12 @@ def by_hand(pixels: Tensor, views: Views, augment: Augment, seed: int) -> NDArra
 
 
 @pytest.mark.parametrize("views", [Contrastive(), OneCrop(), Plain()], ids=["contrastive", "one crop", "plain"])
-@pytest.mark.parametrize("augment", [Augment(), Augment(padding=2), Augment(flip=0.0), Augment(1.0, 0), Augment(0, 0)])
+@pytest.mark.parametrize("augment", [Padded(), Padded(padding=2), Padded(flip=0.0), Padded(1.0, 0), Padded(0, 0)])
 @pytest.mark.parametrize("shape", [(7, 3, 8, 8), (1, 1, 5, 5)])
-def test_augment(views: Views, augment: Augment, shape: tuple[int, ...]) -> None:
+def test_augment(views: Views, augment: Padded, shape: tuple[int, ...]) -> None:
     pixels = pixels_of(*shape)
     kept = pixels.clone()
-    images, asked = augment(pixels, views, seeded(5))
+    images, asked = viewed(pixels, views, augment, seeded(5))
     assert images.dtype == torch.float32 and images.shape == (shape[0], views.views, *shape[1:])
     np.testing.assert_array_equal(images.numpy(), by_hand(pixels, views, augment, 5))
     assert asked.dtype == torch.int64 and asked.tolist() == [list(range(views.views))] * shape[0]
@@ -62,8 +69,8 @@ def test_augment(views: Views, augment: Augment, shape: tuple[int, ...]) -> None
 
 def test_augment_of_oblong_images() -> None:
     pixels = pixels_of(4, 3, 6, 9)
-    images, _ = Augment()(pixels, Plain(), seeded(1))
-    np.testing.assert_array_equal(images.numpy(), by_hand(pixels, Plain(), Augment(), 1))
+    images, _ = viewed(pixels, Plain(), Padded(), seeded(1))
+    np.testing.assert_array_equal(images.numpy(), by_hand(pixels, Plain(), Padded(), 1))
 
 
 def test_flips_and_offsets_are_spread_evenly() -> None:
@@ -71,7 +78,7 @@ def test_flips_and_offsets_are_spread_evenly() -> None:
     size, side, padding = 3000, 16, 4
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     pixels = torch.stack([rows + 100, columns + 100]).to(torch.uint8).expand(size, -1, -1, -1)
-    images, _ = Augment()(pixels, Contrastive(), seeded(2))
+    images, _ = viewed(pixels, Contrastive(), Padded(), seeded(2))
     upright = torch.stack([torch.rot90(images[:, k], -k, (-2, -1)) for k in range(4)], 1)
     centre = (upright * 255).round().long()[..., side // 2, side // 2] - 100  # B V (row, column)
     right = (upright * 255).round().long()[..., side // 2, side // 2 + 1] - 100
@@ -91,23 +98,25 @@ def test_flips_and_offsets_are_spread_evenly() -> None:
 
 
 def test_augment_depends_on_its_generator_alone() -> None:
-    pixels, augment = pixels_of(6, 3, 8, 8), Augment()
+    pixels, augment = pixels_of(6, 3, 8, 8), Padded()
     torch.manual_seed(0)
-    first, _ = augment(pixels, Contrastive(), seeded(3))
+    first, _ = viewed(pixels, Contrastive(), augment, seeded(3))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    second, _ = augment(pixels, Contrastive(), seeded(3))
+    second, _ = viewed(pixels, Contrastive(), augment, seeded(3))
     assert torch.equal(before, torch.random.get_rng_state()) and torch.equal(first, second)
-    assert not torch.equal(first, augment(pixels, Contrastive(), seeded(4))[0])
+    assert not torch.equal(first, viewed(pixels, Contrastive(), augment, seeded(4))[0])
     generator = seeded(3)
-    augment(pixels, Contrastive(), generator)
-    assert not torch.equal(first, augment(pixels, Contrastive(), generator)[0])
+    viewed(pixels, Contrastive(), augment, generator)
+    assert not torch.equal(first, viewed(pixels, Contrastive(), augment, generator)[0])
 
 
 @pytest.mark.parametrize("views", [Contrastive(), Plain()], ids=["contrastive", "plain"])
 def test_plain_views(views: Views) -> None:
     pixels, generator = pixels_of(3, 2, 5, 5), seeded(0)
-    images, asked = plain_views(pixels, views, generator)
+    whole = Padded().whole(pixels)[:, None]
+    images, asked = views.transform(whole.expand(-1, views.views, -1, -1, -1), generator)
+    images = images.float() / 255
     expected = np.stack([np.rot90(pixels.numpy(), k, (2, 3)) for k in range(views.views)], 1)
     np.testing.assert_array_equal(images.numpy(), expected.astype(np.float32) / np.float32(255))
     assert asked.tolist() == [list(range(views.views))] * 3

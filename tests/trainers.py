@@ -13,10 +13,10 @@ from sskd.data.batches import Resident
 from sskd.data.source import DataInfo
 from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.models.network import Normalisation, create_network
+from sskd.models.network import create_network
+from sskd.models.normalisation import Normalisation
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
 from sskd.train.protocols import Record
-from sskd.train.seeds import generator_at
 from sskd.train.step import Execution, Step
 from sskd.views.pretext import Batch, Plain
 
@@ -92,7 +92,7 @@ class Kept:
 def build(method: Callable[..., Plan], precision: Any = "fp32", kept: Kept | None = None, epochs: int = 1) -> Trainer:
     torch.manual_seed(3)
     plain = Normalisation((0.5,) * 3, (0.2,) * 3, "test")
-    teacher, student = (create_network("cifar_resnet8", tuple("abcd"), 3, plain) for _ in range(2))
+    teacher, student = (create_network("cifar_resnet8", tuple("abcd"), SHAPE, plain) for _ in range(2))
     pair = Pair(student.shapes(SHAPE), teacher.shapes(SHAPE), info())
     plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
     pixels = torch.randint(256, (2 * SIZE, *SHAPE), dtype=torch.uint8)
@@ -112,8 +112,8 @@ def steps_of(trainer: Trainer) -> Iterator[tuple[StageRun, Step, list[nn.Paramet
 
 def batch_at(run: StageRun, i: int) -> Batch:
     """The i-th batch. To be made when its turn has come: what a term draws may depend on the steps before."""
-    index = torch.randperm(2 * SIZE, generator=generator_at(i))[:SIZE]
-    return run._batch(index, generator_at(i), i)
+    cut, generator = next(iter(run.feed.epoch(SIZE, run.trainer.plan.views.views, (i,))))
+    return run._batch(cut, generator, i)
 
 
 def states(run: StageRun) -> dict[str, dict[str, Tensor]]:

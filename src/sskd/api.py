@@ -1,23 +1,53 @@
 """The package's functions. The command line calls the same ones, with the same names and defaults."""
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from torch import nn
+
+from sskd.adopt import adopt, check
 from sskd.data import load_source
-from sskd.jobs import Job, execute
+from sskd.data.reading import Reading
+from sskd.errors import UserError
+from sskd.job import Job
+from sskd.jobs import execute
+from sskd.models.load import Brought
 from sskd.progress import Display
 from sskd.settings import Training
-from sskd.teachers import Teacher, measure
 from sskd.train.protocols import Record
 
+if TYPE_CHECKING:
+    Named = str | nn.Module
+else:
+    Named = str  # the command line, which reads these annotations, knows names only
+"""A network's name or place; in Python also a module."""
 
-def train_teacher(model: str, data: str, out: str | None = None, **training: Any) -> Record:
-    """Train a network on labels alone, as a teacher or as a baseline.
+
+def train_teacher(
+    data: str,
+    model: Named | None = None,
+    init: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    taps: dict[str, str] | None = None,
+    out: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008  # frozen
+    **training: Any,
+) -> Record:
+    """Train a network on labels alone, fine-tune one, or (--epochs 0) only check one and keep it as a teacher.
 
     Args:
-        model: a network of the zoo or of timm (see `sskd list models`).
-        data: a data set: digits, a folder of Hugging Face-style parquet, or FAMILY:PATH.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
+        model: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory;
+            not needed where `init` says what it is.
+        init: weights to begin with: a run directory, a folder as timm writes it, a weights file (of `model`),
+            hf-hub:OWNER/NAME, or weights that timm or torchvision has. Other classes get a new classifier.
+        mean: the normalisation of `init`, per channel for pixels in [0, 1], where the weights do not state it.
+        std: see mean.
+        taps: modules at which methods read the network, NAME: MODULE or NAME: MODULE:in, beside those that are found.
         out: the run directory; runs/DATA-MODEL-ce-seedN where it is not given.
+        reading: how the data set is read.
         training: see `sskd.settings.Training`.
 
     Returns:
@@ -27,43 +57,70 @@ def train_teacher(model: str, data: str, out: str | None = None, **training: Any
         UserError: anything that the caller can put right.
     """
     settings = Training(**training)
-    job = Job(_folder(out, data, model, "ce", settings), model, data, "ce", settings)
+    name, modules = _named(model, "student")
+    if name is None and init is None:
+        raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
+    brought = Brought(init, name, mean, std) if init else None
+    network = name or str(init)
+    job = Job(
+        _folder(out, data, network, "ce" if settings.epochs else "checked", settings),
+        network,
+        data,
+        "ce",
+        settings,
+        init=brought,
+        reading=reading,
+        student_taps=taps or {},
+        modules=modules,
+    )
     with Display() as display:
-        return execute(job, display)
+        return execute(job, display) if settings.epochs else adopt(job, load_source(data, reading), display)
 
 
 def distill(
-    student: str,
+    student: Named,
     data: str,
-    teacher: str | None = None,
+    teacher: Named | None = None,
     method: str = "sskd",
     options: dict[str, Any] | None = None,
     fraction: float = 1.0,
     teacher_data: Literal["full", "subset"] = "full",
+    student_init: str | None = None,
+    student_taps: dict[str, str] | None = None,
     teacher_architecture: str | None = None,
     teacher_mean: tuple[float, ...] | None = None,
     teacher_std: tuple[float, ...] | None = None,
+    teacher_size: int | None = None,
+    teacher_taps: dict[str, str] | None = None,
     out: str | None = None,
     cache: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
 ) -> Record:
     """Train a student, from a teacher and labels.
 
     Args:
-        student: a network of the zoo or of timm (see `sskd list models`).
-        data: a data set: digits, a folder of Hugging Face-style parquet, or FAMILY:PATH.
-        teacher: a run directory, a folder as timm writes it, or a weights file (with teacher_architecture).
+        student: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
+        teacher: a run directory, a folder as timm writes it, a weights file (with teacher_architecture),
+            hf-hub:OWNER/NAME, or weights that timm or torchvision has.
         method: how to distil (see `sskd list methods`).
         options: the method's own options, as options.NAME=VALUE.
         fraction: share of the training images that the student sees, stratified by class.
         teacher_data: what stages that train a part of the teacher (SSKD's head) see: all training images, or the
             student's share.
+        student_init: weights that the student begins with, named like a teacher.
+        student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found.
         teacher_architecture: the network of a bare weights file.
-        teacher_mean: the teacher's normalisation, per channel for pixels in [0, 1], for a bare weights file; the data
-            set's where it is not given.
+        teacher_mean: the teacher's normalisation, per channel for pixels in [0, 1], where its weights do not state it
+            or state a wrong one.
         teacher_std: see teacher_mean.
+        teacher_size: pixels, the side to which the teacher's images are resized; what its weights state where it is
+            not given.
+        teacher_taps: see student_taps.
         out: the run directory; runs/DATA-STUDENT-METHOD-seedN where it is not given.
         cache: where results that students share are kept; cache/ beside the run where it is not given.
+        reading: how the data set is read.
         training: see `sskd.settings.Training`.
 
     Returns:
@@ -73,26 +130,45 @@ def distill(
         UserError: anything that the caller can put right.
     """
     settings = Training(**training)
-    source = Teacher(teacher, teacher_architecture, teacher_mean, teacher_std) if teacher else None
+    if settings.epochs < 1:
+        raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
+    name, student_modules = _named(student, "student")
+    place, teacher_modules = _named(teacher, "teacher")
+    brought = Brought(place, teacher_architecture, teacher_mean, teacher_std, teacher_size) if place else None
     job = Job(
-        _folder(out, data, student, method, settings),
-        student,
+        _folder(out, data, str(name), method, settings),
+        str(name),
         data,
         method,
         settings,
-        source,
+        brought,
+        Brought(student_init, str(name)) if student_init else None,
         options or {},
         fraction,
         teacher_data,
         Path(cache) if cache else None,
+        reading,
+        student_taps or {},
+        teacher_taps or {},
+        {**student_modules, **teacher_modules},
     )
     with Display() as display:
         return execute(job, display)
 
 
+Side = Literal["student", "teacher"]
+
+
+def _named(network: Named | None, side: Side) -> tuple[str | None, dict[Side, nn.Module]]:
+    """A network's name; and the module, where one was handed over."""
+    if isinstance(network, nn.Module):
+        return f"module:{type(network).__name__}", {side: network}
+    return network, {}
+
+
 def _folder(out: str | None, data: str, network: str, method: str, training: Training) -> Path:
-    name = Path(data.rpartition(":")[2]).name
-    return Path(out or f"runs/{name}-{network}-{method}-seed{training.seed}")
+    data_name, name = (re.sub(r"[^\w.-]+", "-", Path(text.rpartition(":")[2]).name) for text in (data, network))
+    return Path(out or f"runs/{data_name}-{name}-{method}-seed{training.seed}")
 
 
 def evaluate(
@@ -101,25 +177,28 @@ def evaluate(
     architecture: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    square: Literal["refuse", "crop"] = "refuse",
+    size: int | None = None,
+    reading: Reading = Reading(),  # noqa: B008  # frozen
     device: str = "auto",
 ) -> Record:
     """Measure a network's accuracy on a data set's test split.
 
     Args:
-        network: a run directory, a folder as timm writes it, or a weights file (with architecture).
-        data: a data set: digits, a folder of Hugging Face-style parquet, or FAMILY:PATH.
+        network: a run directory, a folder as timm writes it, a weights file (with architecture), hf-hub:OWNER/NAME,
+            or weights that timm or torchvision has.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
         architecture: the network of a bare weights file.
-        mean: the network's normalisation, per channel for pixels in [0, 1], for a bare weights file; the data set's
-            where it is not given.
+        mean: the network's normalisation, per channel for pixels in [0, 1], where its weights do not state it.
         std: see mean.
-        square: images that are not square are refused, or cropped to their centre.
+        size: pixels, the side of the images that the network is given; the images' own where it is not given, and for
+            photographs what its weights state.
+        reading: how the data set is read.
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
-        Top-1 and top-5 accuracy as shares, the number of images, and where the normalisation came from.
+        Top-1 and top-5 accuracy as shares, the number of images, the classes, where the normalisation came from.
 
     Raises:
         UserError: anything that the caller can put right.
     """
-    return measure(Teacher(network, architecture, mean, std), load_source(data, square), device)
+    return check(Brought(network, architecture, mean, std), load_source(data, reading), size, device)[2]

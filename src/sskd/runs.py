@@ -25,7 +25,7 @@ from sskd.methods.plan import Stage
 from sskd.train.protocols import Record
 
 Config = dict[str, Any]
-CHECKPOINT = ("stage", "epoch", "modules", "optimizer", "last", "best", "log_lines")
+CHECKPOINT = ("stage", "epoch", "part", "modules", "optimizer", "last", "best", "log_lines")
 
 
 class Run:

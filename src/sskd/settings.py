@@ -17,12 +17,20 @@ class Training:
         optim: SGD and its learning rate.
         seed: of initial weights and of everything random in the training.
         validation: share (below 1) or number of training images cut off first, stratified; 0 for none. The best
-            epoch is chosen on them.
+            epoch is chosen on them. Where it is not given: the data set's own validation split, else a tenth, or
+            nothing where a class has too few images.
         split_seed: of the cuts of the data, apart from `seed`, so that several seeds train on the same images.
         evaluate_every: epochs between two evaluations, each followed by a checkpoint.
+        checkpoint_every: seconds between two checkpoints within long epochs.
+        crop: padded cuts each view out of the image with zeros around it, as published for 32 pixels; resized cuts
+            a random box and resizes it, for photographs; auto goes by the size of the images.
+        size: pixels, the side of the images that networks see; the images' own, or 224 for photographs.
         flip: probability of a horizontal flip, one for all views of an image.
-        padding: pixels of zero padding on each side, from which each view is cut at random.
-        square: images that are not square are refused, or cropped to their centre: rotated views need squares.
+        padding: pixels of zero padding on each side (crop padded).
+        scale: lowest and highest share of the image's area in a random box (crop resized).
+        decode: photographs are decoded once into memory, reduced to 8/7 of size, or anew in each epoch by workers;
+            auto decodes once what takes at most a quarter of the free memory.
+        workers: processes that decode; as many as there are cores, up to 8, where it is not given.
         device: auto, cpu, cuda or cuda:N.
         precision: auto measures fp32 and bf16 (networks under autocast; weights and losses stay fp32) at the start
             and writes the faster into the config.
@@ -36,12 +44,17 @@ class Training:
     batch_size: int = 64
     optim: Optim = field(default_factory=Optim)
     seed: int = 0
-    validation: float = 0.1
+    validation: float | None = None
     split_seed: int = 0
     evaluate_every: int = 1
+    checkpoint_every: float = 600.0
+    crop: Literal["auto", "padded", "resized"] = "auto"
+    size: int | None = None
     flip: float = 0.5
     padding: int = 4
-    square: Literal["refuse", "crop"] = "refuse"
+    scale: tuple[float, float] = (0.08, 1.0)
+    decode: Literal["auto", "once", "workers"] = "auto"
+    workers: int | None = None
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     channels_last: bool | None = None
@@ -50,13 +63,14 @@ class Training:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every"):
+        for name in ("batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("padding", "validation"):
-            if getattr(self, name) < 0:
+        for name in ("epochs", "padding", "validation", "checkpoint_every", "workers"):
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} must not be negative; got {getattr(self, name)}.")
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"threads must be at least 1; got {self.threads}.")
+        for name in ("threads", "size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if not 0 <= self.flip <= 1:
             raise UserError(f"flip is a probability, from 0 to 1; got {self.flip}.")

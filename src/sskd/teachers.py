@@ -1,28 +1,21 @@
-"""Networks that are brought along: loaded, checked against the data, measured."""
+"""Networks that are brought along: loaded, fitted to the data's classes, measured, or made ready for fine-tuning."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
-from sskd.data.batches import Resident, in_order
-from sskd.data.source import Source, info
+from sskd.data.feed import Feed
+from sskd.data.source import Source
 from sskd.errors import UserError
-from sskd.models.checkpoints import load_network
-from sskd.models.network import Network, Normalisation
+from sskd.models.load import Brought, Facts, from_module, load_network
+from sskd.models.network import Network, create_network
+from sskd.models.normalisation import Normalisation
+from sskd.models.taps import Tap
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
 from sskd.train.step import accuracy
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """Where the teacher comes from, and what a bare weights file cannot say about it."""
-
-    path: str
-    architecture: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
 
 
 def pick_device(name: str) -> str:
@@ -44,65 +37,104 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_teacher(teacher: Teacher, source: Source, channels: int) -> Network:
-    """The teacher, checked against the data's classes.
+def facts_of(source: Source, channels: int) -> Facts:
+    """What the data says for weights that say nothing."""
+    published = Normalisation(source.mean, source.std, f"the data set {source.name}") if source.published else None
+    return Facts(source.class_names, channels, published)
+
+
+def load_teacher(
+    brought: Brought, source: Source, channels: int, module: nn.Module | None = None, taps: Mapping[str, Tap] = {}
+) -> tuple[Network, tuple[str, ...]]:
+    """The network, its outputs in the order of the data's classes, and what is worth saying about it.
 
     Raises:
-        UserError: it cannot be loaded, or was trained on other classes.
+        UserError: it cannot be loaded, or does not know the data's classes.
     """
-    if (teacher.mean is None) != (teacher.std is None):
-        raise UserError("A normalisation needs both a mean and a std for each channel; only one of them was given.")
-    mean, std = teacher.mean or source.mean, teacher.std or source.std
-    origin = "the arguments" if teacher.mean else f"the data set {source.name}"
-    network = load_network(
-        Path(teacher.path),
-        teacher.architecture,
-        source.class_names,
-        channels,
-        Normalisation(mean, std, origin),
-    )
-    if teacher.mean and teacher.std and network.normalisation.origin != origin:
-        stated = Normalisation(mean, std, origin)
-        network = Network(network.architecture, network.backbone, stated, network.class_names)
-    ours, theirs = set(source.class_names), set(network.class_names)
-    if network.class_names == source.class_names:
-        return network
-    if ours == theirs:
-        raise UserError(
-            f"The teacher {teacher.path} and the data {source.name} have the same classes in another order "
-            f"({_few(network.class_names)} and {_few(source.class_names)}). Number the classes alike."
-        )
-    raise UserError(
-        f"The teacher {teacher.path} knows {len(theirs)} classes ({_few(network.class_names)}), the data {source.name} "
-        f"has {len(ours)} ({_few(source.class_names)}). Only the teacher has: {_few(sorted(theirs - ours)) or 'none'}; "
-        f"only the data has: {_few(sorted(ours - theirs)) or 'none'}. Train a teacher on this data with sskd teacher."
-    )
+    facts = facts_of(source, channels)
+    network = from_module(module, brought.place, brought, facts) if module else load_network(brought, facts)
+    return fit_classes(network, brought.place, source, taps)
 
 
-def measure(network: Teacher, source: Source, device: str) -> Record:
-    """Top-1 and top-5 accuracy of a network on the test images of `source`.
+def fit_classes(
+    network: Network, place: str, source: Source, taps: Mapping[str, Tap] = {}
+) -> tuple[Network, tuple[str, ...]]:
+    """The network with its outputs in the order of the data's classes, matched by name; what is worth saying of it.
 
     Raises:
-        UserError: it cannot be loaded, was trained on other classes, or cannot take the images.
+        UserError: it does not know all of the data's classes.
     """
-    where = pick_device(device)
-    shape = info(source, source.test).image_shape
-    model = load_teacher(network, source, shape[0])
-    model.shapes(shape)
-    model.to(where).eval()
-    data, meter = Resident.on(source.test, torch.device(where)), Meter()
-    with torch.no_grad():
-        for index in in_order(len(data), 512):
-            pixels, labels = data.take(index.to(where))
-            meter.update(accuracy(model(pixels.float() / 255), labels), 0, len(index))
+    notes: tuple[str, ...] = ()
+    order: Sequence[int] | None = None
+    theirs, ours = network.class_names, source.class_names
+    if theirs != ours:
+        if missing := set(ours) - set(theirs):
+            raise UserError(_other_classes(place, source, theirs, sorted(missing)))
+        order = [theirs.index(name) for name in ours]
+        if len(theirs) == len(ours):
+            notes = (f"The teacher has the classes in another order ({_few(theirs)}); they are matched by name.",)
+        else:
+            notes = (f"Of the teacher's {len(theirs)} classes the {len(ours)} of {source.name} are used, by name.",)
+    return network.fitted(ours, order, taps), notes
+
+
+def _other_classes(place: str, source: Source, theirs: Sequence[str], missing: Sequence[str]) -> str:
+    extra = sorted(set(theirs) - set(source.class_names))
+    return (
+        f"The teacher {place} knows {len(theirs)} classes ({_few(theirs)}), the data {source.name} has "
+        f"{len(source.class_names)} ({_few(source.class_names)}). Only the teacher has: {_few(extra) or 'none'}; only "
+        f"the data has: {_few(missing)}. Fine-tune it on this data: sskd teacher --init {place} --data ..."
+    )
+
+
+def fresh(
+    name: str,
+    source: Source,
+    shape: tuple[int, int, int],
+    init: Brought | None,
+    taps: Mapping[str, Tap],
+    module: nn.Module | None = None,
+) -> Network:
+    """A network to be trained: newly initialised, or with brought weights and, for other classes, a new classifier.
+
+    Raises:
+        UserError: it cannot be built or loaded.
+    """
+    normalisation = Normalisation(source.mean, source.std, f"the data set {source.name}")
+    facts = facts_of(source, shape[0])
+    if module is not None:
+        published = facts.published or normalisation
+        network = from_module(module, name, Brought(name), Facts(facts.class_names, shape[0], published))
+        return network.fitted(source.class_names, None, taps)
+    if init is None:
+        return create_network(name, source.class_names, shape, normalisation, taps)
+    network = load_network(init, facts)
+    if network.class_names != source.class_names:
+        network.replace_classifier(len(source.class_names))
+    return network.fitted(source.class_names, None, taps)
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What identifies a network and its conventions, for a config or a result."""
     return {
-        "network": model.architecture,
-        "data": source.name,
-        "images": len(data),
-        **meter.read(),
-        "normalisation_from": model.normalisation.origin,
+        "architecture": network.architecture,
+        "weights": network.weights_hash(),
+        "mean": list(network.normalisation.mean),
+        "std": list(network.normalisation.std),
+        "normalisation_from": network.normalisation.origin,
+        "size": network.size,
     }
 
 
-def _few(names: tuple[str, ...] | list[str]) -> str:
+def measure(network: Network, feed: Feed, device: torch.device) -> Record:
+    """Top-1 and top-5 accuracy of a network on all images of a feed."""
+    network.to(device).eval()
+    meter = Meter()
+    with torch.no_grad():
+        for cut in feed.whole(256):
+            meter.update(accuracy(network(cut.pixels[:, 0].float() / 255), cut.labels), 0, len(cut.labels))
+    return dict(meter.read())
+
+
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -23,7 +23,8 @@ from sskd.methods import METHODS
 from sskd.methods.kd import SoftTargets
 from sskd.methods.plan import Optim, Pair, Term
 from sskd.methods.sskd import Similarity, Transformed
-from sskd.models.network import Network, Normalisation, create_network
+from sskd.models.network import Network, create_network
+from sskd.models.normalisation import Normalisation
 from sskd.models.taps import Tapped
 from sskd.models.zoo import PUBLISHED
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
@@ -108,7 +109,7 @@ def fill(module: nn.Module, salt: str) -> None:
 def network(name: str, classes: int, channels: int, salt: str) -> Network:
     """A filled network of the zoo, without normalisation, in float64."""
     plain = Normalisation((0.0,) * channels, (1.0,) * channels, "golden")
-    made = create_network(PUBLISHED[name], tuple(map(str, range(classes))), channels, plain).double()
+    made = create_network(PUBLISHED[name], tuple(map(str, range(classes))), (channels, 32, 32), plain).double()
     fill(made if salt else made.backbone, salt)
     return made.eval()
 

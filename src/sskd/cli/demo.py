@@ -38,7 +38,7 @@ def demo(out: str = "runs/demo", seeds: int = 3, epochs: int = 240) -> None:
         "tensorboard": False,
     }
     teacher_run = folder / "teacher"
-    teacher = train_teacher(TEACHER, "digits", out=str(teacher_run), epochs=15, evaluate_every=5, **common)
+    teacher = train_teacher("digits", TEACHER, out=str(teacher_run), epochs=15, evaluate_every=5, **common)
     # Measured once, for the teacher, so that all students run alike.
     execution = read_json(teacher_run / "config.json")["execution"]
     common |= {key: execution[key] for key in ("precision", "channels_last", "threads")}

@@ -2,32 +2,32 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from sskd.data import digits, huggingface
+from sskd.data import digits, parquet
+from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.data.subsets import describe_classes
 from sskd.errors import UserError, unknown
 
-SOURCES: dict[str, Callable[[str | None, str], Source]] = {
+SOURCES: dict[str, Callable[[str | None, Reading], Source]] = {
     "digits": digits.load,
-    "parquet": huggingface.load,
+    "parquet": parquet.load,
 }
 
 
-def load_source(spec: str, square: Literal["crop", "refuse"] = "refuse") -> Source:
+def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B008  # frozen
     """The data set that `spec` names: a family ("digits"), "family:PATH", or a folder of parquet files.
 
-    `square` says what happens to images that are not square. Raises `UserError` if there is no such data set,
+    Raises `UserError` if there is no such data set,
     if it cannot be read, or if a class has no training image.
     """
     family, _, path = spec.partition(":")
     if family in SOURCES:
-        source = SOURCES[family](path or None, square)
+        source = SOURCES[family](path or None, reading)
     elif "/" in family or Path(spec).is_dir():
-        source = SOURCES["parquet"](spec, square)
+        source = SOURCES["parquet"](spec, reading)
     else:
         raise unknown("data set", family, SOURCES)
     counts = torch.bincount(source.train.labels, minlength=len(source.class_names))

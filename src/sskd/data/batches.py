@@ -1,46 +1,47 @@
-"""A whole data set on the device, as uint8, handed out in batches whose order has one address."""
+"""A whole data set on the device, as uint8, cut there in batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from sskd.data.source import Images
+from sskd.data.crops import Crops, Padded
+from sskd.data.feed import Cut, epoch_order
+from sskd.data.images import Images
+from sskd.seeds import generator_at
 
 
 @dataclass(frozen=True)
 class Resident:
-    """Images that live on the device."""
+    """Images that live on the device: a `Feed`."""
 
     pixels: UInt8[Tensor, "N C H W"]
     labels: Int64[Tensor, "N"]
+    crops: Crops = field(default_factory=Padded)
 
     @classmethod
-    def on(cls, images: Images, device: torch.device) -> "Resident":
+    def on(cls, images: Images, device: torch.device, crops: Crops) -> "Resident":
         """Move images to a device, once."""
-        return cls(images.pixels.to(device), images.labels.to(device))
+        return cls(images.pixels.to(device), images.labels.to(device), crops)
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch."""
+        return len(self.labels) // min(batch_size, len(self.labels))
 
-    def take(self, index: Int64[Tensor, "B"]) -> tuple[UInt8[Tensor, "B C H W"], Int64[Tensor, "B"]]:
-        """Pixels and labels at these positions."""
-        return self.pixels[index], self.labels[index]
+    def epoch(
+        self, batch_size: int, crops: int, address: tuple[int | str, ...], first: int = 0
+    ) -> Iterator[tuple[Cut, torch.Generator]]:
+        """Training batches; see `Feed`."""
+        order = epoch_order(len(self.labels), batch_size, address).to(self.pixels.device)
+        for i, index in enumerate(order[first:], first):
+            generator = generator_at(*address, i)
+            yield Cut(self.crops(self.pixels[index], crops, generator), self.labels[index], index), generator
 
-
-def epoch_order(size: int, batch_size: int, generator: torch.Generator) -> Int64[Tensor, "steps B"]:
-    """The positions of one epoch's batches, in random order, without the ragged rest.
-
-    All batches of a run have one size, so that a compiled step never meets another: min(batch_size, size) images;
-    the size % batch_size images that are left over wait for another epoch's order.
-    """
-    batch_size = min(batch_size, size)
-    steps = size // batch_size
-    return torch.randperm(size, generator=generator)[: steps * batch_size].view(steps, batch_size)
-
-
-def in_order(size: int, batch_size: int) -> Iterator[Int64[Tensor, "B"]]:
-    """The positions of all images in order, the last batch ragged. For evaluation."""
-    return iter(torch.split(torch.arange(size), batch_size))
+    def whole(self, batch_size: int) -> Iterator[Cut]:
+        """All images in order; see `Feed`."""
+        for pixels, labels in zip(
+            *(torch.split(values, batch_size) for values in (self.pixels, self.labels)), strict=True
+        ):
+            yield Cut(self.crops.whole(pixels)[:, None], labels, torch.full_like(labels, -1))

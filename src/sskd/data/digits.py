@@ -4,7 +4,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
-from sskd.data.source import Images, Source, channel_statistics
+from sskd.data.images import Images, channel_statistics
+from sskd.data.reading import Reading
+from sskd.data.source import Source
 from sskd.data.subsets import validation_split
 from sskd.errors import UserError
 
@@ -13,10 +15,10 @@ TEST_IMAGES = 797
 SPLIT_SEED = 1797  # part of the data set's definition: the data set comes without a split of its own
 
 
-def load(path: str | None, square: str) -> Source:
+def load(path: str | None, reading: Reading) -> Source:
     """1,000 training and 797 test images, 1x32x32 (bilinear from 8x8), with every class's share in both.
 
-    The images are square, so `square` changes nothing. Raises `UserError` if a path is given.
+    There is nothing to guess, so `reading` changes nothing. Raises `UserError` if a path is given.
     """
     if path is not None:
         raise UserError(f"The data set digits comes with scikit-learn and takes no path, got {path!r}. Say digits.")

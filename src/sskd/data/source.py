@@ -1,54 +1,34 @@
 """What a data set is to the rest of the project, whatever family it comes from."""
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 
+from sskd.data.images import Images
+from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 
-
-@dataclass(frozen=True)
-class Images:
-    """Decoded images of one size, with their labels, in memory."""
-
-    pixels: UInt8[Tensor, "N C H W"]
-    labels: Int64[Tensor, "N"]
-
-    def __post_init__(self) -> None:
-        if len(self.pixels) != len(self.labels):
-            raise ValueError(f"{len(self.pixels)} images came with {len(self.labels)} labels")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: Int64[Tensor, "K"]) -> "Images":
-        """The images at these positions, in this order."""
-        return Images(self.pixels[index], self.labels[index])
-
-    def fingerprint(self) -> str:
-        """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""
-        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        for tensor in (self.pixels, self.labels):
-            digest.update(tensor.contiguous().numpy().data)
-        return digest.hexdigest()
+ImageSet = Images | Pictures
+"""Labelled images: decoded and of one size, or encoded and of any."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as a family delivers it: its own training and test split, nothing cut from them yet.
+    """A data set as a family delivers it: its own splits, nothing cut from them yet.
 
-    `mean` and `std` are per channel, for pixels in [0, 1].
+    `mean` and `std` are per channel, for pixels in [0, 1]. `notes` say what was guessed or left out.
     """
 
     name: str
     class_names: tuple[str, ...]
-    train: Images
-    test: Images
+    train: ImageSet
+    test: ImageSet
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    validation: ImageSet | None = None  # where the data set has one of its own
+    notes: tuple[str, ...] = ()
+    published: bool = False  # mean and std are those that networks for this data are published with
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -79,9 +59,8 @@ class DataInfo:
         return len(self.class_names)
 
 
-def info(source: Source, train: Images) -> DataInfo:
-    """The facts about `train`, a part of `source`."""
-    channels, height, width = train.pixels.shape[1:]
+def info(source: Source, train: ImageSet, image_shape: tuple[int, int, int]) -> DataInfo:
+    """The facts about `train`, a part of `source`, whose images the networks see in this shape."""
     return DataInfo(
         source.name,
         len(train),
@@ -89,35 +68,5 @@ def info(source: Source, train: Images) -> DataInfo:
         train.labels,
         source.mean,
         source.std,
-        (channels, height, width),
+        image_shape,
     )
-
-
-def square(images: Images, how: str, name: str) -> Images:
-    """Centre-crop to squares (`how="crop"`) or refuse images that are not square (`how="refuse"`)."""
-    height, width = images.pixels.shape[-2:]
-    if height == width:
-        return images
-    if how == "refuse":
-        raise UserError(
-            f"The images of {name} are {height}x{width} (height x width); views rotated by 90 degrees need squares. "
-            "Say --square crop to cut the centre square out of each, or bring square images."
-        )
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return replace(images, pixels=images.pixels[:, :, top : top + side, left : left + side].contiguous())
-
-
-def channel_statistics(
-    pixels: UInt8[Tensor, "N C H W"],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels scaled to [0, 1], from exact counts of the 256 values."""
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in pixels.unbind(1):
-        counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
-        mean = float((counts * values).sum() / counts.sum())
-        variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
-        means.append(mean)
-        deviations.append(max(variance, 1e-12) ** 0.5)
-    return tuple(means), tuple(deviations)

@@ -19,11 +19,15 @@ Outputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """All that a method may know when it is built. `teacher` is None where a run has none."""
+    """All that a method may know when it is built. `teacher` is None where a run has none.
+
+    `left_out` says for each side which taps were found but cannot be read, and why.
+    """
 
     student: Shapes
     teacher: Shapes | None
     data: DataInfo
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Term(nn.Module):

@@ -24,7 +24,6 @@ from sskd.methods.parts import (
     select,
 )
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.models.taps import Shapes
 from sskd.views import PRETEXTS
 from sskd.views.pretext import Batch, Pretext
 
@@ -156,8 +155,9 @@ def plan(
     if pretext not in PRETEXTS:
         raise unknown("pretext", pretext, PRETEXTS)
     task = PRETEXTS[pretext]()
-    teacher_head = seeded(lambda: task.head(_width(pair.teacher, "teacher"), pair.data))
-    student_head = task.head(_width(pair.student, "student"), pair.data)
+    widths = {side: _width(pair, side) for side in ("teacher", "student")}
+    teacher_head = seeded(lambda: task.head(widths["teacher"], pair.data))
+    student_head = task.head(widths["student"], pair.data)
     given = {"ce": ce, "kd": kd, "tf": tf, "ss": ss}
     weights = PRESETS[preset] | {name: weight for name, weight in given.items() if weight is not None}
     terms: dict[str, Term] = {
@@ -180,11 +180,12 @@ def plan(
     return Plan((head, student), task, {"teacher_head": teacher_head})
 
 
-def _width(shapes: Shapes | None, side: str) -> int:
-    pooled = (shapes or {}).get("pooled")
+def _width(pair: Pair, side: str) -> int:
+    pooled = ((pair.teacher if side == "teacher" else pair.student) or {}).get("pooled")
     if pooled is None or len(pooled) != 1:
+        why = pair.left_out.get(side, {}).get("pooled", "this network has none that was found.")
         raise UserError(
-            f"sskd puts its head on the input of the {side}'s linear classifier; this network has none that was found. "
-            "Use a network that ends in a linear layer."
+            f"sskd puts its head on the input of the {side}'s linear classifier; {why} "
+            f"Use a network that ends in a linear layer, or name its module: --{side}_taps.pooled MODULE:in."
         )
     return int(pooled[0])

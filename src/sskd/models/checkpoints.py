@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from sskd.errors import UserError
 from sskd.files import explained, make_folder, write_atomic
-from sskd.models.network import Network, Normalisation, build
-from sskd.models.zoo import resolve
+from sskd.models.network import Network
 
 State = dict[str, Tensor]
 
@@ -102,94 +101,38 @@ def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
 
 
 def save_network(network: Network, state: State, folder: Path, image_shape: tuple[int, int, int]) -> None:
-    """Write `model.safetensors` and `config.json`, so that `timm.create_model("local-dir:FOLDER", pretrained=True)`
-    loads the network. `state` is the backbone's, at the epoch that is to be kept.
+    """Write `model.safetensors` and `config.json`. `state` is the backbone's, at the epoch that is to be kept.
+
+    Networks of the zoo and of timm come back with `timm.create_model("local-dir:FOLDER", pretrained=True)`, all with
+    `load_folder`.
     """
     backbone: Any = network.backbone
-    backbone.pretrained_cfg = {
-        **backbone.pretrained_cfg,
-        "input_size": list(image_shape),
+    side = network.size or image_shape[-1]
+    facts = {
+        "input_size": [network.channels, side, side],
         "mean": list(network.normalisation.mean),
         "std": list(network.normalisation.std),
         "crop_pct": 1.0,
     }
     make_folder(folder)
     draft = folder / ".config.json.draft"
-    with explained(draft):
-        save_config_for_hf(
-            backbone,
-            draft,  # type: ignore[arg-type]  # timm declares a str; 1.0.26 needs a Path, 1.0.31 takes both
-            model_config={"label_names": list(network.class_names)},
-            model_args={"in_chans": image_shape[0]},
-        )
-    write_atomic(folder / "model.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in state.items()}))
-    write_atomic(folder / "config.json", draft.read_bytes())
-    draft.unlink()
-
-
-def load_folder(folder: Path) -> Network:
-    """A network that `save_network` or timm has written: architecture, classes and normalisation come with it.
-
-    Raises:
-        UserError: a damaged or incomplete folder, or weights that do not fit its architecture.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        architecture, settings = str(config["architecture"]), config["pretrained_cfg"]
-        class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
-        mean, std = (tuple(map(float, settings[key])) for key in ("mean", "std"))
-        normalisation = Normalisation(mean, std, f"{folder}/config.json")
-        arguments = dict(config.get("model_args", {}))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
-            "model.safetensors, as a finished run writes them to its student/."
-        ) from error
-    backbone = build(architecture, len(class_names), len(mean), **arguments)
-    load_strictly(backbone, read_state(folder / "model.safetensors"), architecture)
-    return Network(architecture, backbone, normalisation, class_names)
-
-
-def load_network(
-    path: Path,
-    architecture: str | None,
-    class_names: tuple[str, ...],
-    channels: int,
-    normalisation: Normalisation,
-) -> Network:
-    """The network of a run directory, a folder as timm writes it, or a weights file of a named architecture.
-
-    The last three arguments describe a weights file, which cannot say them; folders speak for themselves.
-
-    Raises:
-        UserError: nothing that can be loaded is there, the run is not finished, or the weights do not fit.
-    """
-    if path.is_dir():
-        inner = path / "student"
-        if (inner / "config.json").is_file():
-            return _of_architecture(load_folder(inner), architecture, inner)
-        config = path / "config.json"
-        if config.is_file() and '"arguments":' in config.read_text(errors="replace"):
-            raise UserError(
-                f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first."
+    label_names = {"label_names": list(network.class_names)}
+    if hasattr(backbone, "pretrained_cfg"):
+        backbone.pretrained_cfg = {**backbone.pretrained_cfg, **facts}
+        arguments = {"in_chans": network.channels, **network.arguments}
+        with explained(draft):
+            save_config_for_hf(
+                backbone,
+                draft,  # type: ignore[arg-type]  # timm declares a str; 1.0.26 needs a Path, 1.0.31 takes both
+                model_config=label_names,
+                model_args=arguments,
             )
-        return _of_architecture(load_folder(path), architecture, path)
-    state = read_state(path)
-    if architecture is None:
-        raise UserError(
-            f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
-            "(evaluate: --architecture NAME)."
-        )
-    name = resolve(architecture)
-    backbone = build(name, len(class_names), channels)
-    load_strictly(backbone, state, name)
-    return Network(name, backbone, normalisation, class_names)
-
-
-def _of_architecture(network: Network, stated: str | None, folder: Path) -> Network:
-    if stated is not None and resolve(stated) != network.architecture:
-        raise UserError(
-            f"{folder} holds a {network.architecture}, not a {stated}. A folder says itself what it holds: "
-            "leave the architecture out, or give another folder."
-        )
-    return network
+        config = draft.read_bytes()
+        draft.unlink()
+    else:
+        classes = len(network.class_names)
+        described = {"architecture": network.architecture, "num_classes": classes, **label_names}
+        config = json.dumps({**described, "pretrained_cfg": {**facts, "num_classes": classes}}, indent=2).encode()
+    tensors = {key: value.contiguous() for key, value in state.items()}
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(tensors))
+    write_atomic(folder / "config.json", config)

@@ -1,46 +1,32 @@
-"""A backbone that takes images in [0, 1] and normalises them for itself."""
+"""A backbone that takes images in [0, 1], of the data's size and channels, and makes of them what it was trained on."""
 
 import hashlib
-import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from sskd.errors import UserError
-from sskd.models.taps import Shapes, Tap, find_taps, probe
+from sskd.models.build import Built, build
+from sskd.models.normalisation import LUMA, Normalisation
+from sskd.models.taps import Shapes, Tap, find_taps, usable
 from sskd.models.zoo import resolve
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation per channel, for pixels in [0, 1], and where they came from.
-
-    Raises:
-        UserError: mean and std differ in length, are not finite, or a std is not above 0: images would become NaN.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    origin: str
-
-    def __post_init__(self) -> None:
-        mean, std = self.mean, self.std
-        if len(mean) != len(std) or not all(map(math.isfinite, (*mean, *std))) or not all(value > 0 for value in std):
-            raise UserError(
-                f"The normalisation from {self.origin} cannot be used: mean {list(mean)}, std {list(std)}. "
-                "Give as many finite numbers in each as the images have channels, and a std above 0."
-            )
-
-
 class Network(nn.Module):
-    """An image classifier with its own normalisation. Its state is the backbone's alone, so that timm can load it."""
+    """An image classifier that resizes, converts and normalises for itself.
+
+    Its state is the backbone's alone, so that timm can load it. `size`: the side, in pixels, of the images that the
+    backbone is to see, None for the images as they come. `order`: for each class asked for, which of the backbone's.
+    """
 
     mean: Tensor
     std: Tensor
+    luma: Tensor
+    order: Tensor | None
 
     def __init__(
         self,
@@ -48,77 +34,136 @@ class Network(nn.Module):
         backbone: nn.Module,
         normalisation: Normalisation,
         class_names: tuple[str, ...],
+        size: int | None = None,
+        taps: Mapping[str, Tap] | None = None,
+        order: Sequence[int] | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.title = architecture
         self.class_names = class_names
         self.normalisation = normalisation
+        self.size = size
+        self.arguments = dict(arguments or {})  # with which timm makes the backbone again
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(normalisation.std).view(1, -1, 1, 1), persistent=False)
-        self.taps = {name: Tap(f"backbone.{tap.module}", tap.at) for name, tap in find_taps(backbone).items()}
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("order", None if order is None else torch.tensor(order), persistent=False)
+        self._named = dict(taps or {})  # by the user, and so not to be left out in silence
+        self.taps = {name: Tap(f"backbone.{tap.module}", tap.at) for name, tap in self._all_taps().items()}
+        self.left_out: dict[str, str] = {}
+
+    def _all_taps(self) -> dict[str, Tap]:
+        return {**find_taps(self.backbone), **self._named}
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images that the backbone takes."""
+        return self.mean.shape[1]
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
         """Logits of images in [0, 1]."""
-        logits: Tensor = self.backbone((images - self.mean) / self.std)
-        return logits
+        logits: Tensor = self.backbone(self.prepared(images))
+        return logits if self.order is None else logits[:, self.order]
+
+    def prepared(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N c h w"]:
+        """Images in [0, 1] as the backbone takes them: its channels, its size, normalised."""
+        if images.shape[1] != self.channels:
+            grey = self.channels == 1
+            images = (images * self.luma).sum(1, keepdim=True) if grey else images.expand(-1, self.channels, -1, -1)
+        if self.size is not None and images.shape[-2:] != (self.size, self.size):
+            size = (self.size, self.size)
+            images = interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return (images - self.mean) / self.std
 
     def shapes(self, image_shape: tuple[int, int, int]) -> Shapes:
-        """The shape at every tap for images of this shape.
+        """The shape at every tap for images of this shape. Found taps that cannot be read move to `left_out`.
 
         Raises:
-            UserError: the network cannot take such images, or a tap cannot be read.
+            UserError: the network cannot take such images, or a tap that the user named cannot be read.
         """
         weight = next(self.parameters())
         image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
-        if image_shape[0] != self.mean.shape[1]:
+        channels = image_shape[0]
+        if channels != self.channels and (channels, self.channels) not in ((1, self.channels), (3, 1)):
             raise UserError(
-                f"{self.title} takes images of {self.mean.shape[1]} channels; the data has {image_shape[0]}. "
-                "Use a network that was trained on such images."
+                f"{self.title} takes images of {self.channels} channels; the data has {channels}. "
+                "Grey images can be repeated and colour made grey, but no other channels converted."
             )
         try:
-            return probe(self, self.taps, image)
-        except (RuntimeError, ValueError, AssertionError) as error:
+            shapes, self.left_out = usable(self, self.taps, image)
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
             size = "x".join(str(n) for n in image_shape)
             raise UserError(
                 f"{self.title} cannot take images of {size} (channels x height x width): {error}. "
                 "Choose a shallower network or larger images."
             ) from error
+        if refused := [reason for name, reason in self.left_out.items() if name in self._named]:
+            raise UserError(refused[0])
+        self.taps = {name: tap for name, tap in self.taps.items() if name in shapes}
+        return shapes
+
+    def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
+        """The same backbone for these classes: `order` says which of its outputs are theirs."""
+        return Network(
+            self.architecture, self.backbone, self.normalisation, class_names, self.size, taps, order, self.arguments
+        )
+
+    def replace_classifier(self, classes: int) -> None:
+        """Put a fresh linear classifier of so many classes in the place of the old one.
+
+        Raises:
+            UserError: there is no linear classifier.
+        """
+        reset: Any = getattr(self.backbone, "reset_classifier", None)
+        if reset is not None:  # timm's and the zoo's way
+            reset(classes)
+            return
+        tap = find_taps(self.backbone).get("pooled")
+        old = self.backbone.get_submodule(tap.module) if tap else None
+        if tap is None or not isinstance(old, nn.Linear):
+            raise UserError(
+                f"{self.title} has no linear classifier that could be replaced by one for {classes} classes. "
+                "Give a network that ends in a linear layer, or build it with so many classes yourself."
+            )
+        self.backbone.set_submodule(tap.module, nn.Linear(old.in_features, classes, old.bias is not None))
 
     def weights_hash(self) -> str:
-        """SHA-256 over all parameters and buffers of the backbone and over its normalisation."""
-        digest = hashlib.sha256(repr((self.normalisation.mean, self.normalisation.std)).encode())
+        """SHA-256 over all parameters and buffers of the backbone, its normalisation, size and order of classes."""
+        order = None if self.order is None else self.order.tolist()
+        facts = (self.normalisation.mean, self.normalisation.std, self.size, order)
+        digest = hashlib.sha256(repr(facts).encode())
         for key, value in sorted(self.backbone.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
 
-def create_network(name: str, class_names: tuple[str, ...], channels: int, normalisation: Normalisation) -> Network:
-    """A freshly initialised network of the zoo or of timm, drawn from torch's default generator.
+def create_network(
+    name: str,
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    normalisation: Normalisation,
+    taps: Mapping[str, Tap] | None = None,
+) -> Network:
+    """A freshly initialised network of any kind that `build` knows, drawn from torch's default generator.
 
     Raises:
         UserError: an unknown name, with the nearest known ones; one that cannot be built.
     """
-    backbone = build(name, len(class_names), channels)
-    return Network(resolve(name), backbone, normalisation, class_names)
+    built = build(name, len(class_names), image_shape[0], image_shape[-1])
+    return assembled(resolve(name), built, class_names, normalisation, taps)
 
 
-def build(name: str, classes: int, channels: int, **arguments: Any) -> nn.Module:
-    """A freshly initialised backbone of the zoo or of timm, with a classifier of so many classes.
-
-    Raises:
-        UserError: an unknown name or tag, a folder or hub address that cannot be read, arguments that do not fit.
-    """
-    architecture = resolve(name)
-    arguments = {"in_chans": channels, **arguments, "num_classes": classes}
-    try:
-        backbone: nn.Module = timm.create_model(architecture, **arguments)
-    except Exception as error:  # timm raises whatever its models, the hub's client or the file system raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
-            "Check the name, tag or folder; sskd list models shows the zoo."
-        ) from error
-    return backbone
+def assembled(
+    architecture: str,
+    built: Built,
+    class_names: tuple[str, ...],
+    normalisation: Normalisation,
+    taps: Mapping[str, Tap] | None = None,
+) -> Network:
+    """A network of a backbone; the normalisation is the backbone's own, if it states one, else the given one."""
+    own = built.normalisation or normalisation.of(built.channels)
+    return Network(architecture, built.backbone, own, class_names, built.size, taps, None, built.arguments)

@@ -23,34 +23,44 @@ class Tap:
     at: Literal["out", "in"] = "out"
 
 
-# torchvision's networks carry no table of their own. Stem, stages, classifier, by class name.
-_TORCHVISION: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "ResNet": ("relu", ("layer1", "layer2", "layer3", "layer4"), "fc"),
+# torchvision's networks carry no table of their own. Stem and stages by class name; the others' stages lie between
+# blocks that differ from size to size.
+_LAYERS = ("layer1", "layer2", "layer3", "layer4")
+_EVERY_SECOND = tuple(f"features.{i}" for i in (1, 3, 5, 7))
+_TORCHVISION: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ResNet": ("relu", _LAYERS),
+    "DenseNet": ("features.relu0", tuple(f"features.denseblock{i}" for i in range(1, 5))),
+    "RegNet": ("stem", tuple(f"trunk_output.block{i}" for i in range(1, 5))),
+    "ShuffleNetV2": ("maxpool", ("stage2", "stage3", "stage4")),
+    "ConvNeXt": ("features.0", _EVERY_SECOND),
+    "SwinTransformer": ("features.0", _EVERY_SECOND),
+    "EfficientNet": ("features.0", tuple(f"features.{i}" for i in (2, 3, 5, 7))),
+    "MaxVit": ("stem", tuple(f"blocks.{i}" for i in range(4))),
 }
 
 
 def find_taps(model: nn.Module) -> dict[str, Tap]:
-    """The taps of a network of the zoo, of timm or of torchvision, found without running it.
+    """The taps of a network of the zoo, of timm, of torchvision or of the user's, found without running it.
 
-    `stem`, `stage1`.., `pooled` (the input of the linear classifier); networks of the zoo also have `stageK.pre`.
-    `pooled` is left out where the classifier is not an `nn.Linear`.
+    `stem`, `stage1`.., `pooled` (the input of the classifier, of the first where there are two); networks of the zoo
+    also have `stageK.pre`. Whether each can be read is seen when the network runs: see `usable`.
     """
     declared = getattr(model, "taps", None)
     if isinstance(declared, dict):
         return dict(declared)
     if getattr(model, "feature_info", None) is not None:
         return _timm_taps(model)
-    known = _TORCHVISION.get(type(model).__name__)
-    if known is None:
-        layers = [item for item in model.named_modules() if item[1]._parameters]
-        # A linear layer that others follow may be anything, a gate for example.
-        return {"pooled": Tap(layers[-1][0], "in")} if layers and isinstance(layers[-1][1], nn.Linear) else {}
-    stem, stages, classifier = known
-    return {
-        "stem": Tap(stem),
-        **{f"stage{i}": Tap(name) for i, name in enumerate(stages, 1)},
-        "pooled": Tap(classifier, "in"),
-    }
+    taps: dict[str, Tap] = {}
+    if type(model).__module__.startswith("torchvision.") and type(model).__name__ in _TORCHVISION:
+        stem, stages = _TORCHVISION[type(model).__name__]
+        taps = {"stem": Tap(stem), **{f"stage{i}": Tap(name) for i, name in enumerate(stages, 1)}}
+    return {**taps, **_last_linear(model)}
+
+
+def _last_linear(model: nn.Module) -> dict[str, Tap]:
+    """The classifier's input, where the last layer with parameters is linear: one that others follow may be a gate."""
+    layers = [item for item in model.named_modules() if item[1]._parameters]
+    return {"pooled": Tap(layers[-1][0], "in")} if layers and isinstance(layers[-1][1], nn.Linear) else {}
 
 
 def _timm_taps(model: nn.Module) -> dict[str, Tap]:
@@ -60,10 +70,11 @@ def _timm_taps(model: nn.Module) -> dict[str, Tap]:
     if entries and _is_stem(entries):
         taps["stem"] = Tap(entries.pop(0)["module"])
     taps.update({f"stage{i}": Tap(entry["module"]) for i, entry in enumerate(entries, 1)})
-    name = getattr(model, "pretrained_cfg", {}).get("classifier")
-    if isinstance(name, str) and isinstance(dict(model.named_modules()).get(name), nn.Linear):
-        taps["pooled"] = Tap(name, "in")
-    return taps
+    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    name = names if isinstance(names, str) else next(iter(names), "")  # two: for class and for distillation token
+    if name in dict(model.named_modules()):
+        return {**taps, "pooled": Tap(name, "in")}
+    return {**taps, **_last_linear(model)}
 
 
 def _is_stem(entries: list[dict[str, Any]]) -> bool:
@@ -148,7 +159,27 @@ def probe(model: nn.Module, taps: Mapping[str, Tap], image: Float[Tensor, "1 C H
             hook on a batch norm that an in-place ReLU follows sees the values after the ReLU); logits that are
             no [1, K] tensor.
     """
-    watched = _Probing(model, taps, tuple(taps))
+    shapes, refused = usable(model, taps, image, missing="refuse")
+    if refused:
+        raise UserError(next(iter(refused.values())))
+    return shapes
+
+
+def usable(
+    model: nn.Module,
+    taps: Mapping[str, Tap],
+    image: Float[Tensor, "1 C H W"],
+    missing: Literal["refuse", "leave out"] = "leave out",
+) -> tuple[Shapes, dict[str, str]]:
+    """Run the network once on one image. The shape at every tap that can be read, and why each other one cannot.
+
+    Raises:
+        UserError: logits that are no [1, K] tensor; modules that do not exist, if `missing` says so.
+    """
+    modules = dict(model.named_modules())
+    there = {name: tap for name, tap in taps.items() if tap.module in modules or missing == "refuse"}
+    left_out = {name: f"{_title(model)} has no module {tap.module}" for name, tap in taps.items() if name not in there}
+    watched = _Probing(model, there, tuple(there))
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -158,28 +189,49 @@ def probe(model: nn.Module, taps: Mapping[str, Tap], image: Float[Tensor, "1 C H
         watched.close()
         for module, mode in training.items():
             module.training = mode
-    for name, fired in watched.fired.items():
-        _check(name, taps[name], fired, _title(model))
     logits: Any = values["logits"]
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise UserError(f"{_title(model)} must return one tensor of logits [N, classes]; it returned {_kind(logits)}.")
-    return {name: tuple(value.shape[1:]) for name, value in values.items()}
+    reasons = {name: _problem(name, taps[name], fired, _title(model)) for name, fired in watched.fired.items()}
+    left_out |= {name: reason for name, reason in reasons.items() if reason}
+    return {name: tuple(value.shape[1:]) for name, value in values.items() if name not in left_out}, left_out
 
 
-def _check(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> None:
+def _problem(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> str:
+    """Why a tap cannot be read; empty where it can."""
     where = f"Tap {name} of {model} ({tap.at}put of {tap.module})"
     if len(fired) != 1:
-        raise UserError(
-            f"{where} fired {len(fired)} times in one forward pass; it must fire once. Name another module."
-        )
+        return f"{where} fired {len(fired)} times in one forward pass; it must fire once. Name another module."
     value, version = fired[0]
     if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[0] != 1:
-        raise UserError(f"{where} is {_kind(value)}; a tensor with the batch as first dimension is needed.")
+        return f"{where} is {_kind(value)}; a tensor with the batch as first dimension is needed."
     if value._version != version:
-        raise UserError(
+        return (
             f"{where} is overwritten in place after it was read, so its values would be wrong. Name the module that "
             "overwrites it (often the activation that follows), or build the network with inplace=False."
         )
+    if name == "pooled" and value.ndim != 2:
+        kind = "maps: the classifier is convolutional" if value.ndim == 4 else "tokens: it pools after the classifier"
+        return f"{where} is {_kind(value)}, {kind}. A linear classifier on one vector for each image is needed."
+    return ""
+
+
+def parse_taps(named: Mapping[str, str]) -> dict[str, Tap]:
+    """Taps as a user writes them: {"stage1": "layer1", "pooled": "fc:in"}; `:in` is the module's input.
+
+    Raises:
+        UserError: another ending, or no module.
+    """
+    taps: dict[str, Tap] = {}
+    for name, text in named.items():
+        module, _, end = text.partition(":")
+        if not module or not name or end not in ("", "in", "out"):
+            raise UserError(
+                f"The tap {name!r}: {text!r} is not understood. Write NAME: MODULE for the module's output, or "
+                "NAME: MODULE:in for its input, for example pooled: head.fc:in."
+            )
+        taps[name] = Tap(module, "in" if end == "in" else "out")
+    return taps
 
 
 def _kind(value: Any) -> str:

@@ -16,6 +16,7 @@ from sskd.models import (
     wide_resnet,
 )
 
+TIMM_PLACES = ("hf-hub:", "local-dir:")
 FAMILIES = (resnet, resnet50, wide_resnet, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2)
 
 # the name in published code, tables and checkpoints -> the name in timm's registry
@@ -56,11 +57,12 @@ def names() -> list[str]:
 def resolve(name: str) -> str:
     """Find the name to give to `timm.create_model`.
 
-    What timm knows (our `cifar_` names, timm's own with or without a tag, `hf-hub:` and `local-dir:`
-    addresses) comes back as it is; so `resnet50` and `vgg16` are timm's. A published name becomes ours, and
-    so do its other spellings (`wrn40-2`, `VGG8`); those that could mean a network of timm's are refused.
+    What timm knows (our `cifar_` names, timm's own with or without a tag) and every address (`hf-hub:`,
+    `local-dir:`, `torchvision:`, `package.module:factory`) comes back as it is; so `resnet50` and `vgg16` are
+    timm's. A published name becomes ours, and so do its other spellings (`wrn40-2`, `VGG8`); those that could mean a
+    network of timm's are refused.
     """
-    if name.startswith(("hf-hub:", "local-dir:")) or is_model(name):
+    if ":" in name or is_model(name):
         return name
     if name in PUBLISHED:
         return PUBLISHED[name]

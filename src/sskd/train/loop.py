@@ -2,22 +2,22 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sskd.data.batches import Resident, epoch_order, in_order
+from sskd.data.feed import Cut, Feed
 from sskd.errors import UserError
+from sskd.memory import sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
-from sskd.train.meters import Meter
+from sskd.seeds import generator_at, mix
+from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
-from sskd.train.seeds import generator_at, mix
 from sskd.train.step import Execution, Losses, Step, place
-from sskd.views.augment import Augment, plain_views
 from sskd.views.pretext import Batch
 
 INTERVAL = 2.0  # seconds between two looks at the meters, each of which waits for the device
@@ -25,11 +25,11 @@ INTERVAL = 2.0  # seconds between two looks at the meters, each of which waits f
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains and measures on, on the device."""
+    """What a run trains and measures on."""
 
-    train: Resident
-    teacher: Resident  # what the shared stages train on
-    evaluation: Mapping[str, Resident]  # "validation", "test"
+    train: Feed
+    teacher: Feed  # what the shared stages train on
+    evaluation: Mapping[str, Feed]  # "validation", "test"
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Schedule:
 
     batch_size: int
     seed: int
-    evaluate_every: int = 1  # epochs; also the interval of checkpoints
-    augment: Augment = field(default_factory=Augment)
+    evaluate_every: int = 1  # epochs; each evaluation is followed by a checkpoint
+    checkpoint_every: float = 600.0  # seconds, within long epochs
 
 
 class Trainer:
@@ -91,7 +91,7 @@ class StageRun:
         terms = {name: term for name, (_, term) in stage.loss.items()}
         self.modules = merge(trainer.networks, trainer.plan.modules, terms)
         place(terms, trainer.execution)
-        self.data = trainer.data.teacher if stage.shared else trainer.data.train
+        self.feed = trainer.data.teacher if stage.shared else trainer.data.train
         # What is shared must not depend on which student asks for it first.
         self.seed = 0 if stage.shared else trainer.schedule.seed
 
@@ -127,17 +127,18 @@ class StageRun:
         trained = self.enter()
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
-        first = self._restore(state, optimizer) if state else 0
+        first, part = self._restore(state, optimizer) if state else (0, Part())
         every = self.trainer.schedule.evaluate_every
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(run, optimizer, epoch)
+            record = self._epoch(run, optimizer, epoch, part)
+            part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
-                record |= {name: self._evaluate(step, data) for name, data in self.trainer.data.evaluation.items()}
+                record |= {name: self._evaluate(step, feed) for name, feed in self.trainer.data.evaluation.items()}
                 record["evaluation_seconds"] = round(time.perf_counter() - began, 3)
                 self._remember(record)
                 self.trainer.keeper.log(record)
-                self.trainer.keeper.save(self._state(epoch + 1, optimizer))
+                self.trainer.keeper.save(self._state(epoch + 1, part, optimizer))
             else:
                 self.trainer.keeper.log(record)
             self.trainer.listener.epoch(record)
@@ -148,62 +149,61 @@ class StageRun:
             module.requires_grad_(False).eval()
         return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
 
-    def _epoch(self, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int) -> Record:
-        address = (self.seed, self.stage.name, epoch)
-        batches = epoch_order(len(self.data), self.trainer.schedule.batch_size, generator_at(*address))
-        meter, began, looked = Meter(), time.perf_counter(), time.perf_counter()
-        rate = 0.0
-        for i, index in enumerate(batches):
-            rate = learning_rate(self.stage.optim, (epoch + i / len(batches)) / self.stage.epochs)
+    def _epoch(
+        self, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int, part: Part
+    ) -> Record:
+        schedule, address = self.trainer.schedule, (self.seed, self.stage.name, epoch)
+        steps, views = self.feed.steps(schedule.batch_size), self.trainer.plan.views
+        batches = self.feed.epoch(schedule.batch_size, views.views if views.own_crop else 1, address, part.steps)
+        began = looked = saved = time.perf_counter()
+        before, rate, images = part.seconds, 0.0, 0
+        for i, (cut, generator) in enumerate(batches, part.steps):
+            rate = learning_rate(self.stage.optim, (epoch + i / steps) / self.stage.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(mix(*address, i, "dropout"))
-            losses = run(self._batch(index, generator_at(*address, i), epoch))
+            losses = run(self._batch(cut, generator, epoch))
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
             optimizer.step()
-            meter.update({"total": losses.total, **losses.terms, **losses.watched}, epoch * len(batches) + i)
+            part.meter.update({"total": losses.total, **losses.terms, **losses.watched}, epoch * steps + i)
+            part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.labels)
             if time.perf_counter() - looked > INTERVAL:
                 looked = time.perf_counter()
-                meter.check(self.stage.name)
-                share = (i + 1) / len(batches)
-                self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, share)
-        meter.check(self.stage.name)
-        means, seconds = meter.read(), time.perf_counter() - began
+                part.meter.check(self.stage.name)
+                self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, part.steps / steps)
+                if looked - saved > schedule.checkpoint_every and part.steps < steps:
+                    saved = looked
+                    self.trainer.keeper.save(self._state(epoch, part, optimizer))
+        part.meter.check(self.stage.name)
+        means, seconds = part.meter.read(), before + time.perf_counter() - began
         losses_read = {name: means.pop(name) for name in ("total", *self.stage.loss)}
         return {
             "stage": self.stage.name,
             "epoch": epoch + 1,
-            "step": (epoch + 1) * len(batches),
+            "step": (epoch + 1) * steps,
             "lr": rate,
             "seconds": round(seconds, 3),
-            "images_per_s": round(batches.numel() / seconds, 1),
+            "images_per_s": round(steps * images / seconds, 1),
             "loss": losses_read,
             "train": means,
         }
 
-    def _batch(self, index: Tensor, generator: torch.Generator, epoch: int) -> Batch:
-        device = self.data.pixels.device
-        pixels, labels = self.data.take(index.to(device))
-        images, asked = self.trainer.schedule.augment(pixels, self.trainer.plan.views, generator)
-        drawn = {name: term.draw(generator, index) for name, (_, term) in self.stage.loss.items()}
-        draws = {name: value.to(device) for name, value in drawn.items() if value is not None}
-        return self._finish(images, labels, index.to(device), asked, epoch, draws)
+    def _batch(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
+        """A training batch of crops. What is drawn besides comes from the step's generator."""
+        batch = self._viewed(cut, generator, epoch)
+        drawn = {name: term.draw(generator, cut.index) for name, (_, term) in self.stage.loss.items()}
+        device = cut.pixels.device
+        return batch._replace(draws={name: sent(value, device) for name, value in drawn.items() if value is not None})
 
-    def _finish(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        index: Tensor,
-        asked: Tensor,
-        epoch: int,
-        draws: dict[str, Tensor],
-    ) -> Batch:
+    def _viewed(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
+        views = self.trainer.plan.views
+        images, asked = views.transform(cut.pixels.expand(-1, views.views, -1, -1, -1), generator)
         dtype = torch.float64 if self.trainer.execution.precision == "fp64" else torch.float32
-        done = torch.tensor(float(epoch), device=images.device)
-        return Batch(images.to(dtype), labels, index, asked, done, draws)
+        done = torch.full((), float(epoch), device=images.device)
+        return Batch((images.float() / 255).to(dtype), cut.labels, cut.index, asked, done, {})
 
-    def _evaluate(self, step: Step, data: Resident) -> dict[str, float]:
+    def _evaluate(self, step: Step, feed: Feed) -> dict[str, float]:
         """Means over a split, in eval mode. Batches as in training: the pretext's question depends on their size."""
         modes = {part: part.training for module in self.modules.values() for part in module.modules()}
         for module in self.modules.values():
@@ -211,12 +211,8 @@ class StageRun:
         meter, generator = Meter(), generator_at("evaluate")
         # Without a question there is nothing that depends on the batch, and large batches are faster.
         size = self.trainer.schedule.batch_size if self.trainer.plan.views.views > 1 else 512
-        for index in in_order(len(data), size):
-            pixels, labels = data.take(index.to(data.pixels.device))
-            images, asked = plain_views(pixels, self.trainer.plan.views, generator)
-            nowhere = torch.full_like(labels, -1)
-            batch = self._finish(images, labels, nowhere, asked, self.stage.epochs, {})
-            meter.update(step.measure(batch), 0, len(index))
+        for cut in feed.whole(size):
+            meter.update(step.measure(self._viewed(cut, generator, self.stage.epochs)), 0, len(cut.labels))
         for part, mode in modes.items():
             part.training = mode
         meter.check(self.stage.name)
@@ -238,25 +234,26 @@ class StageRun:
         state: dict[str, Tensor] = self.trainer.student.backbone.state_dict()
         return state
 
-    def _state(self, epoch: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def _state(self, epoch: int, part: Part, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         modules = {name: module.state_dict() for name, module in self.modules.items() if name != "teacher"}
         modules["student"] = self._student_state()
         return {
             "stage": self.stage.name,
             "epoch": epoch,
+            "part": part.state(),
             "modules": modules,
             "optimizer": optimizer.state_dict(),
             "last": self.trainer.last,
             "best": self.trainer.best,
         }
 
-    def _restore(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
+    def _restore(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> tuple[int, Part]:
         for name, values in state["modules"].items():
             target = self.trainer.student.backbone if name == "student" else self.modules[name]
             target.load_state_dict(values)
         optimizer.load_state_dict(state["optimizer"])
         self.trainer.last, self.trainer.best = state["last"], state["best"]
-        return int(state["epoch"])
+        return int(state["epoch"]), Part.restored(state["part"], torch.device(self.trainer.execution.device))
 
 
 def merge(*groups: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

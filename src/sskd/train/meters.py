@@ -1,5 +1,8 @@
 """Sums that stay on the device and are read once per interval."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -32,6 +35,19 @@ class Meter:
         self._first_bad.masked_fill_(bad, step)
         self._weight += weight
 
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"names": self._names, "sums": self._sums, "first_bad": self._first_bad, "weight": self._weight}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], device: torch.device) -> "Meter":
+        """From a checkpoint."""
+        meter = cls()
+        meter._names, meter._weight = state["names"], state["weight"]
+        if state["sums"] is not None:
+            meter._sums, meter._first_bad = state["sums"].to(device), state["first_bad"].to(device)
+        return meter
+
     def read(self) -> dict[str, float]:
         """The means so far; waits for the device. Empty before the first update."""
         if self._sums is None:
@@ -55,3 +71,21 @@ class Meter:
             f"Loss term {', '.join(names)} became NaN or infinite in stage {stage!r} at step {step}. The run stopped; "
             "its last good checkpoint is kept. Lower --optim.lr or a term's weight and start again with another --out."
         )
+
+
+@dataclass
+class Part:
+    """What is done of an epoch."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    meter: Meter = field(default_factory=Meter)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"steps": self.steps, "seconds": self.seconds, "meter": self.meter.state()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], device: torch.device) -> "Part":
+        """From a checkpoint."""
+        return cls(state["steps"], state["seconds"], Meter.restored(state["meter"], device))

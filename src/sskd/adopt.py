@@ -1,0 +1,81 @@
+"""Networks that are brought along and not trained: checked against the data, measured, kept as a teacher's run."""
+
+import torch
+
+from sskd.data.crops import Crops, Padded, Resized
+from sskd.data.pictures import Pictures
+from sskd.data.prepare import PHOTOGRAPH, fits, image_shape, make_feed
+from sskd.data.source import Source
+from sskd.data.stream import default_workers
+from sskd.environment import environment
+from sskd.errors import UserError
+from sskd.files import alone_in
+from sskd.job import Job
+from sskd.models.checkpoints import save_network
+from sskd.models.load import Brought, load_network
+from sskd.models.network import Network
+from sskd.progress import Display
+from sskd.runs import Run
+from sskd.teachers import describe, facts_of, fit_classes, measure, pick_device
+from sskd.train.protocols import Record
+
+Shape = tuple[int, int, int]
+
+
+def check(brought: Brought, source: Source, size: int | None, device: str) -> tuple[Network, Shape, Record]:
+    """The network, with its own classes; the shape of the images that it was given; its accuracy on the test images,
+    with all that the accuracy depends on.
+
+    `size`: the side of the images before the network resizes them; the images' own, or the network's for photographs.
+
+    Raises:
+        UserError: it cannot be loaded, does not know the data's classes, or cannot take the images.
+    """
+    where, test = torch.device(pick_device(device)), source.test
+    own = load_network(brought, facts_of(source, test.channels))
+    network, notes = fit_classes(own, brought.place, source)
+    crops: Crops = Padded(0, 0)
+    if isinstance(test, Pictures) or size is not None:
+        crops = Resized(size or network.size or PHOTOGRAPH)
+        test = test.stored(crops.stored) if isinstance(test, Pictures) and fits([test], crops, where) else test
+    shape = image_shape(test, crops)
+    network.shapes(shape)
+    accuracy = measure(network, make_feed(test, crops, where, default_workers()), where)
+    facts = describe(own)
+    record = {
+        "network": facts.pop("architecture"),
+        "data": source.name,
+        "images": len(test),
+        **accuracy,
+        "parameters": sum(p.numel() for p in own.parameters()),
+        **facts,
+        "class_names": list(own.class_names),
+        "notes": list(notes),
+    }
+    return own, shape, record
+
+
+def adopt(job: Job, source: Source, display: Display) -> Record:
+    """Check the job's network and keep it, with its classes and normalisation, as a run that others distil from.
+
+    Raises:
+        UserError: as `check`; there are no weights; the directory holds a run of another config.
+    """
+    run = Run(job.out)
+    if job.init is None:
+        raise UserError("epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS.")
+    if run.config() is not None:
+        run.same(job.arguments(), "arguments")
+        if (result := run.result()) is not None:
+            display.note(f"{job.out} is finished already; nothing to do.")
+            return result
+    own, shape, record = check(job.init, source, job.training.size, job.training.device)
+    for note in (*source.notes, *record["notes"]):
+        display.note(note)
+    with alone_in(job.out):
+        run.start({"arguments": job.arguments(), "class_names": list(own.class_names), "environment": environment()})
+        save_network(own, own.backbone.cpu().state_dict(), run.student, shape)
+        measured = {"epoch": 0, "test": {key: record[key] for key in ("top1", "top5")}}
+        result = {**record, "method": "none", "seed": job.training.seed, "seconds": 0.0, "last": measured, "best": None}
+        run.finish(result)
+    return result

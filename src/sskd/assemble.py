@@ -1,0 +1,114 @@
+"""What a job is made of: its images, its networks, its plan."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from sskd.data import load_source
+from sskd.data.crops import Crops, Resized
+from sskd.data.prepare import choose_crops, fits, image_shape
+from sskd.data.source import Source, info
+from sskd.data.splits import Splits, cut
+from sskd.job import Job
+from sskd.methods import METHODS
+from sskd.methods.plan import Optim, Pair, Plan
+from sskd.models.network import Network
+from sskd.models.taps import parse_taps
+from sskd.seeds import mix
+from sskd.teachers import describe, fresh, load_teacher
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A job's parts, ready to run."""
+
+    source: Source
+    splits: Splits
+    crops: Crops
+    shape: tuple[int, int, int]  # of the images that networks are given
+    student: Network
+    teacher: Network | None
+    plan: Plan
+    optim: Optim
+    decode: str | None  # "once" or "workers"; None for images that are in memory anyway
+    notes: tuple[str, ...]
+
+    def config(self) -> dict[str, Any]:
+        """What identifies data and teacher, and the optimiser as it was settled."""
+        splits, source = self.splits, self.source
+        counts = {f"{name}_images": len(images) for name, images in splits.evaluation.items()}
+        return {
+            "data": {
+                "name": source.name,
+                "train_images": len(splits.train),
+                "teacher_images": len(splits.full),
+                **counts,
+                "train_fingerprint": splits.train.fingerprint(),
+                "mean": list(source.mean),
+                "std": list(source.std),
+                "decode": self.decode,
+                "crops": {"kind": type(self.crops).__name__.lower(), **asdict(self.crops)},  # type: ignore[call-overload]
+            },
+            "teacher": describe(self.teacher) if self.teacher else {},
+            "optim": asdict(self.optim),
+            "class_names": list(source.class_names),
+            "notes": list(self.notes),
+        }
+
+
+def assemble(job: Job, device: torch.device, decode: str | None) -> Assembled:
+    """Read the data, build and load the networks, make the plan. `decode` is what an interrupted run had settled on.
+
+    Raises:
+        UserError: anything about the data, the networks or the method that the user can put right.
+    """
+    training = job.training
+    source = load_source(job.data, job.reading)
+    splits = cut(source, training.validation, job.fraction, training.split_seed)
+    crops = choose_crops(splits.full, training.crop, training.size, training.flip, training.padding, training.scale)
+    shape = image_shape(splits.full, crops)
+    torch.manual_seed(mix(training.seed, "weights"))
+    taps = parse_taps(job.student_taps)
+    student = fresh(job.network, source, shape, job.init, taps, job.modules.get("student"))
+    teacher, said = None, tuple[str, ...]()
+    if job.teacher:
+        named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")
+        teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
+    data = info(source, splits.train, shape)
+    pair = Pair(student.shapes(shape), teacher.shapes(shape) if teacher else None, data, _left_out(student, teacher))
+    optim = training.optim if training.optim.lr else replace(training.optim, lr=_usual_rate(student, job))
+    plan = METHODS[job.method](pair, epochs=max(training.epochs, 1), optim=optim, **job.options)
+    notes = (*source.notes, *splits.notes, *said)
+    if isinstance(crops, Resized):
+        low, high = crops.scale
+        notes = (
+            *notes,
+            f"Views are random boxes of {low:.0%} to {high:.0%} of the area, resized to {crops.size} pixels.",
+        )
+        splits, decode = _decoded(splits, crops, device, decode or training.decode)
+        notes = (*notes, f"Photographs are decoded {_HOW[decode]}.") if decode else notes
+    else:
+        decode = None
+    return Assembled(source, splits, crops, shape, student, teacher, plan, optim, decode, notes)
+
+
+_HOW = {"once": "once, and kept in memory reduced to 8/7 of that", "workers": "by workers, anew in each epoch"}
+
+
+def _decoded(splits: Splits, crops: Resized, device: torch.device, decode: str) -> tuple[Splits, str | None]:
+    if not splits.encoded():
+        return splits, None
+    if decode == "auto":
+        decode = "once" if fits([splits.full, *splits.evaluation.values()], crops, device) else "workers"
+    return (splits.stored(crops.stored) if decode == "once" else splits), decode
+
+
+def _left_out(student: Network, teacher: Network | None) -> dict[str, dict[str, str]]:
+    return {"student": student.left_out, "teacher": teacher.left_out if teacher else {}}
+
+
+def _usual_rate(student: Network, job: Job) -> float:
+    """The CIFAR-100 recipe's rate: 0.01 for MobileNetV2 and the ShuffleNets, else 0.05; a tenth of it to fine-tune."""
+    low = student.architecture.startswith(("cifar_mobilenet", "cifar_shufflenet"))
+    return (0.01 if low else 0.05) * (0.1 if job.init else 1.0)

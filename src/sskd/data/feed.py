@@ -1,0 +1,51 @@
+"""What the loop is fed with: crops of images, wherever the images come from."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sskd.seeds import generator_at
+
+
+class Cut(NamedTuple):
+    """Crops of a batch of images, on the device."""
+
+    pixels: UInt8[Tensor, "B V C H W"]
+    labels: Int64[Tensor, "B"]
+    index: Int64[Tensor, "B"]  # type: ignore[assignment]  # position in the training set; -1 where there is none
+
+
+class Feed(Protocol):
+    """A set of images, cut into batches."""
+
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(
+        self, batch_size: int, crops: int, address: tuple[int | str, ...], first: int = 0
+    ) -> Iterator[tuple[Cut, torch.Generator]]:
+        """Training batches from number `first` on, `crops` of each image, as the address alone decides.
+
+        With each comes the generator of its step, for what else is to be drawn.
+        """
+        ...
+
+    def whole(self, batch_size: int) -> Iterator[Cut]:
+        """All images once, in order, for evaluation; the last batch may be smaller."""
+        ...
+
+
+def epoch_order(size: int, batch_size: int, address: tuple[int | str, ...]) -> Int64[Tensor, "steps B"]:
+    """The positions of one epoch's batches, in random order, without the ragged rest.
+
+    All batches of a run have one size, so that a compiled step never meets another: min(batch_size, size) images;
+    the size % batch_size images that are left over wait for another epoch's order.
+    """
+    batch_size = min(batch_size, size)
+    steps = size // batch_size
+    order = torch.randperm(size, generator=generator_at(*address))
+    return order[: steps * batch_size].view(steps, batch_size)

@@ -1,0 +1,71 @@
+"""Decoded images of one size, in memory."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from sskd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images of one size, with their labels, in memory."""
+
+    pixels: UInt8[Tensor, "N C H W"]
+    labels: Int64[Tensor, "N"]
+
+    def __post_init__(self) -> None:
+        if len(self.pixels) != len(self.labels):
+            raise ValueError(f"{len(self.pixels)} images came with {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def channels(self) -> int:
+        """1 or 3, as a rule."""
+        return self.pixels.shape[1]
+
+    def take(self, index: Int64[Tensor, "K"]) -> "Images":
+        """The images at these positions, in this order."""
+        return Images(self.pixels[index], self.labels[index])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""
+        digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def square(images: Images, how: str, name: str) -> Images:
+    """Centre-crop to squares (`how="crop"`) or refuse images that are not square (`how="refuse"`)."""
+    height, width = images.pixels.shape[-2:]
+    if height == width:
+        return images
+    if how == "refuse":
+        raise UserError(
+            f"The images of {name} are {height}x{width} (height x width); views rotated by 90 degrees need squares. "
+            "Say --reading.square crop to cut the centre square out of each, or bring square images."
+        )
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return replace(images, pixels=images.pixels[:, :, top : top + side, left : left + side].contiguous())
+
+
+def channel_statistics(
+    pixels: UInt8[Tensor, "N C H W"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of pixels scaled to [0, 1], from exact counts of the 256 values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in pixels.unbind(1):
+        counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+        mean = float((counts * values).sum() / counts.sum())
+        variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
+        means.append(mean)
+        deviations.append(max(variance, 1e-12) ** 0.5)
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,34 @@
+"""How a data set is to be read, where the guess is not what the user means."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sskd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a data set is read. What is not given is guessed from the files, and said.
+
+    Args:
+        image: the column (or, in tar shards, the extension) of the images.
+        label: the column (or extension) of the labels.
+        train: the name of the training split.
+        test: the name of the test split.
+        test_share: share of the images, stratified, that becomes the test split where the data set has none.
+        square: images of one size that are not square are refused, or cropped to their centre: rotated views need
+            squares. Photographs of mixed sizes are cut square in any case.
+        unreadable: images that cannot be decoded stop the run, named and counted, or are skipped.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    train: str | None = None
+    test: str | None = None
+    test_share: float = 0.2
+    square: Literal["refuse", "crop"] = "refuse"
+    unreadable: Literal["refuse", "skip"] = "refuse"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise UserError(f"reading.test_share is a share between 0 and 1; got {self.test_share}.")

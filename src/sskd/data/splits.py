@@ -1,0 +1,73 @@
+"""What a run trains on, chooses its epoch on and is measured on, cut out of a data set."""
+
+from dataclasses import dataclass, replace
+
+from jaxtyping import Int64
+from torch import Tensor
+
+from sskd.data.pictures import Pictures
+from sskd.data.source import ImageSet, Source
+from sskd.data.subsets import label_fraction, validation_split
+from sskd.errors import UserError
+
+VALIDATION = 0.1  # share of the training images, where nothing is said and every class can spare some
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a run, after the cuts."""
+
+    full: ImageSet  # all training images but the validation split
+    share: Int64[Tensor, "K"] | None  # the positions of what the student sees; None for all
+    evaluation: dict[str, ImageSet]  # "validation" if there is one, "test"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> ImageSet:
+        """What the student sees."""
+        return self.full if self.share is None else self.full.take(self.share)
+
+    def encoded(self) -> bool:
+        """Whether any of the images are still to be decoded."""
+        return any(isinstance(images, Pictures) for images in (self.full, *self.evaluation.values()))
+
+    def stored(self, side: int) -> "Splits":
+        """With all encoded images decoded into memory, as squares of `side` pixels.
+
+        Raises:
+            UserError: names and counts those that cannot be decoded.
+        """
+
+        def store(images: ImageSet) -> ImageSet:
+            return images.stored(side) if isinstance(images, Pictures) else images
+
+        evaluation = {name: store(images) for name, images in self.evaluation.items()}
+        return replace(self, full=store(self.full), evaluation=evaluation)
+
+
+def cut(source: Source, validation: float | None, fraction: float, seed: int) -> Splits:
+    """Cut the validation images off, then take the student's share of the rest. Both are stratified and seeded.
+
+    `validation` is a share or number of the training images. None takes the data set's own validation split if it has
+    one, else a tenth, or nothing where a class has too few images for that.
+
+    Raises:
+        UserError: a split or share that would leave a class without an image.
+    """
+    names, notes, own = source.class_names, tuple[str, ...](), source.validation
+    if validation is None and own is None:
+        try:
+            train, held_out = validation_split(source.train.labels, VALIDATION, seed, names)
+        except UserError:
+            train, held_out = validation_split(source.train.labels, 0, seed, names)
+            notes = ("No validation split: some class has too few images to spare any. The last epoch counts.",)
+    else:
+        train, held_out = validation_split(source.train.labels, validation or 0, seed, names)
+    full = source.train.take(train) if len(held_out) else source.train
+    evaluation = {"test": source.test}
+    if len(held_out):
+        evaluation = {"validation": source.train.take(held_out), **evaluation}
+    elif validation is None and own is not None:
+        evaluation = {"validation": own, **evaluation}
+    share = label_fraction(full.labels, fraction, seed, names) if fraction != 1 else None
+    return Splits(full, share, evaluation, notes)

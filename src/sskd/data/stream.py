@@ -1,0 +1,101 @@
+"""Photographs decoded by worker processes, epoch by epoch, where they would not fit in memory."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sskd.data.crops import Resized
+from sskd.data.decode import reduced, to_pixels
+from sskd.data.feed import Cut, epoch_order
+from sskd.data.pictures import Pictures
+from sskd.errors import UserError
+from sskd.memory import sent
+from sskd.seeds import generator_at
+
+AHEAD = 4  # batches that each worker decodes ahead
+
+
+class _Cutting(Dataset[UInt8[Tensor, "V C S S"]]):
+    """Crops of the picture at a position, drawn from an address; without an address the middle square."""
+
+    def __init__(self, pictures: Pictures, crops: Resized) -> None:
+        self.pictures, self.crops = pictures, crops
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, asked: tuple[int, int, tuple[int | str, ...] | None]) -> UInt8[Tensor, "V C S S"]:
+        position, count, address = asked
+        image, size, channels = self.pictures.open(position), self.crops.size, self.pictures.channels
+        if address is None:
+            return self.crops.whole(to_pixels(reduced(image, self.crops.stored), channels)[None])
+        boxes = self.crops.boxes(image.height, image.width, count, generator_at(*address, "picture", position))
+        cut = [image.resize((size, size), 2, box=tuple(box)) for box in boxes.tolist()]  # 2: bilinear
+        return torch.stack([to_pixels(one, channels) for one in cut])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures that are decoded anew in each epoch, once for all crops of an image: a `Feed`.
+
+    What comes out depends on the address alone, not on the number of workers or on where an epoch begins.
+    """
+
+    pictures: Pictures
+    crops: Resized
+    device: torch.device
+    workers: int
+
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch."""
+        return len(self.pictures) // min(batch_size, len(self.pictures))
+
+    def epoch(
+        self, batch_size: int, crops: int, address: tuple[int | str, ...], first: int = 0
+    ) -> Iterator[tuple[Cut, torch.Generator]]:
+        """Training batches; see `Feed`."""
+        order = epoch_order(len(self.pictures), batch_size, address)
+        asked = [[(position, crops, address) for position in row] for row in order[first:].tolist()]
+        for i, pixels in enumerate(self._load(asked), first):
+            generator = generator_at(*address, i)
+            flipped = torch.rand(len(pixels), generator=generator) < self.crops.flip
+            cut = torch.where(sent(flipped, self.device).view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
+            labels, index = (sent(values, self.device) for values in (self.pictures.labels[order[i]], order[i]))
+            yield Cut(cut, labels, index), generator
+
+    def whole(self, batch_size: int) -> Iterator[Cut]:
+        """All images in order; see `Feed`."""
+        batches = torch.split(torch.arange(len(self.pictures)), batch_size)
+        asked = [[(position, 1, None) for position in batch.tolist()] for batch in batches]
+        for batch, pixels in zip(batches, self._load(asked), strict=True):
+            labels = sent(self.pictures.labels[batch], self.device)
+            yield Cut(pixels, labels, torch.full_like(labels, -1))
+
+    def _load(self, asked: list[list[Any]]) -> Iterator[UInt8[Tensor, "B V C S S"]]:
+        pin = self.device.type == "cuda"
+        ahead: dict[str, Any] = {"prefetch_factor": AHEAD} if self.workers else {}
+        loader: DataLoader[Any] = DataLoader(
+            _Cutting(self.pictures, self.crops),
+            batch_sampler=asked,
+            num_workers=self.workers,
+            pin_memory=pin,
+            generator=torch.Generator(),  # else each epoch would draw a seed for its workers from the default one
+            **ahead,
+        )
+        try:
+            for pixels in loader:
+                yield pixels.to(self.device, non_blocking=pin)
+        except UserError as error:  # a worker's comes with its whole traceback
+            raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)) from error
+
+
+def default_workers() -> int:
+    """As many as there are cores that this process may use, up to 8; none on a single core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8) if cores > 1 else 0

@@ -1,0 +1,46 @@
+"""A training, described by plain values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from sskd.data.reading import Reading
+from sskd.models.load import Brought
+from sskd.settings import Training
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training: what is trained (`network`, from the weights `init`), on what, from whom and how.
+
+    `modules` holds networks that were handed over as modules; `network` and `teacher.place` then are their names.
+    """
+
+    out: Path
+    network: str
+    data: str
+    method: str
+    training: Training
+    teacher: Brought | None = None
+    init: Brought | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fraction: float = 1.0
+    teacher_data: Literal["full", "subset"] = "full"
+    cache: Path | None = None
+    reading: Reading = field(default_factory=Reading)
+    student_taps: Mapping[str, str] = field(default_factory=dict)
+    teacher_taps: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[Literal["student", "teacher"], nn.Module] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """What must be equal for a run to be continued. Where it lies and where it is shown do not count."""
+        values = {name: getattr(self, name) for name in ("network", "data", "method", "fraction", "teacher_data")}
+        values |= {name: dict(getattr(self, name)) for name in ("options", "student_taps", "teacher_taps")}
+        values |= {name: asdict(getattr(self, name)) for name in ("training", "reading")}
+        values |= {name: asdict(one) if (one := getattr(self, name)) else None for name in ("teacher", "init")}
+        for name in ("device", "tensorboard", "workers", "checkpoint_every"):
+            del values["training"][name]
+        return values

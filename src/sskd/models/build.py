@@ -1,0 +1,126 @@
+"""From a name to a backbone: the zoo, timm, torchvision, or the user's own factory."""
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torchvision
+from timm.models import get_pretrained_cfg, split_model_name_tag
+from torch import nn
+
+from sskd.errors import UserError, unknown
+from sskd.hub import quick_hub
+from sskd.models.normalisation import Normalisation
+from sskd.models.zoo import TIMM_PLACES, resolve
+
+TORCHVISION = "torchvision:"
+
+
+class Built(NamedTuple):
+    """A backbone, and what is known of the images that it takes."""
+
+    backbone: nn.Module
+    channels: int
+    size: int | None  # pixels; None where any size will do
+    normalisation: Normalisation | None  # None where nothing is recorded
+    arguments: Mapping[str, Any] = {}  # with which timm makes it again
+
+
+def build(
+    name: str, classes: int, channels: int, size: int | None = None, pretrained: bool = False, **arguments: Any
+) -> Built:
+    """A backbone with a classifier of so many classes; `size` is the side of the images that it will see.
+
+    `name` is what `resolve` understands, `torchvision:NAME`, or `package.module:factory`. With `pretrained` it comes
+    with the weights that the name stands for (downloaded, unless they are there), with their own number of classes.
+
+    Raises:
+        UserError: an unknown name or tag, a folder or hub address that cannot be read, arguments that do not fit.
+    """
+    try:
+        if name.startswith(TORCHVISION):
+            return _torchvision(name.removeprefix(TORCHVISION), classes, size, pretrained)
+        if ":" in name and not name.startswith(TIMM_PLACES):
+            return _factory(name, classes, channels)
+        return _timm(resolve(name), classes, channels, size, pretrained, arguments)
+    except UserError:
+        raise
+    except Exception as error:  # these libraries raise whatever their models, the hub or the file system raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
+            "Check the name, tag or folder; sskd list models shows the zoo."
+        ) from error
+
+
+def _timm(
+    name: str, classes: int, channels: int, size: int | None, pretrained: bool, arguments: dict[str, Any]
+) -> Built:
+    if name.startswith("hf-hub:") or pretrained:
+        quick_hub(name)
+    if pretrained:
+        backbone = timm.create_model(name, pretrained=True, **arguments)
+        record: Any = backbone.pretrained_cfg
+        normalisation = Normalisation(tuple(record["mean"]), tuple(record["std"]), f"the weights of {name}")
+        return Built(backbone, len(normalisation.mean), int(record["input_size"][-1]), normalisation)
+    arguments = {"in_chans": channels, **arguments}
+    fixed = None if name.startswith(TIMM_PLACES) else get_pretrained_cfg(split_model_name_tag(name)[0])
+    if size is not None and fixed is not None and fixed.fixed_input_size:
+        try:  # its position embedding can be made for another size
+            sized = {**arguments, "img_size": size}
+            return Built(timm.create_model(name, **sized, num_classes=classes), channels, size, None, sized)
+        except (TypeError, AssertionError, ValueError, RuntimeError):  # or cannot: then images are resized for it
+            native = int(fixed.input_size[-1])
+            return Built(timm.create_model(name, **arguments, num_classes=classes), channels, native, None, arguments)
+    backbone = timm.create_model(name, **arguments, num_classes=classes)
+    return Built(backbone, int(arguments["in_chans"]), None, None, arguments)
+
+
+def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) -> Built:
+    known = torchvision.models.list_models(torchvision.models)
+    if name not in known:
+        raise unknown("torchvision model", name, known)
+    if not pretrained:
+        takes = inspect.signature(torchvision.models.get_model_builder(name)).parameters
+        sized = {"image_size": size} if name.startswith("vit") and size is not None and takes else {}
+        return Built(torchvision.models.get_model(name, num_classes=classes, **sized), 3, None, None)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    made = weights.transforms()
+    record = Normalisation(tuple(made.mean), tuple(made.std), f"torchvision's weights of {name}")
+    return Built(torchvision.models.get_model(name, weights=weights), 3, int(made.crop_size[0]), record)
+
+
+def _factory(name: str, classes: int, channels: int) -> Built:
+    """Call the user's function with as much of (num_classes, in_chans) as it takes."""
+    module_name, _, function_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` has it; an installed command has not
+        sys.path.insert(0, here)
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{name} names no function: {error}. Write package.module:function, with a module that Python finds from "
+            f"{here} or from its search path."
+        ) from error
+    takes = inspect.signature(factory).parameters
+    offered = {"num_classes": classes, "in_chans": channels}
+    free = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
+    backbone = factory(**{key: value for key, value in offered.items() if free or key in takes})
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f"{name} must return a torch.nn.Module; it returned a {type(backbone).__name__}.")
+    return brought(backbone, name, channels if free or "in_chans" in takes else None)
+
+
+def brought(backbone: nn.Module, name: str, channels: int | None) -> Built:
+    """A user's module, with the `mean`, `std` and `size` that it states as attributes, if it does."""
+    mean, std, size = (getattr(backbone, key, None) for key in ("mean", "std", "size"))
+    normalisation = None
+    if isinstance(mean, list | tuple) and isinstance(std, list | tuple):
+        normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)), f"{name} itself")
+        channels = channels or len(mean)
+    return Built(backbone, channels or 3, size if isinstance(size, int) else None, normalisation)
