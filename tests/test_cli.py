@@ -22,13 +22,15 @@ def listed(text: str) -> dict[str, str]:
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
+IMAGES = "flip padding scale size crop decode workers reading.square reading.unreadable reading.label validation "
 OPTIONS = {
     "demo": "out seeds epochs",
-    "teacher": "model data out epochs batch_size optim.lr optim.momentum seed validation split_seed evaluate_every "
-    "flip padding square device precision channels_last compiled threads tensorboard",
+    "teacher": "model data init mean std out epochs batch_size optim.lr optim.momentum seed split_seed "
+    "evaluate_every device precision channels_last compiled threads tensorboard " + IMAGES,
     "distill": "student data teacher method options fraction teacher_data teacher_architecture teacher_mean "
-    "teacher_std out cache epochs batch_size optim.lr optim.schedule seed validation device precision",
-    "evaluate": "network data architecture mean std square device",
+    "teacher_std teacher_size teacher_taps student_init student_taps out cache epochs batch_size optim.lr "
+    "optim.schedule seed device precision " + IMAGES,
+    "evaluate": "network data architecture mean std size reading.square reading.label device",
 }
 
 
@@ -39,7 +41,7 @@ def test_help(command: str, sskd: Cli) -> None:
     options = listed(outcome.out)
     assert {f"--{name}" for name in OPTIONS[command].split()} <= options.keys()
     for name, text in options.items():
-        if name.startswith("--optim"):
+        if name.startswith(("--optim", "--reading")):
             continue  # read from a data class, described as a whole
         said = re.sub(r"\(type: .*|\(required.*", "", " ".join(text.split()))
         assert re.search(r"[a-z]{2,} [a-z]{2,}", said), f"{name} comes without a word of help"
@@ -162,7 +164,7 @@ def test_summary(distil: Cli, sskd: Cli, few: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     outcome = distil("--out", run, "--method", "kd", "--epochs", "3")
     result = json.loads((run / "result.json").read_text())
-    facts = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in outcome.out.splitlines()[1:])
+    facts = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in outcome.out.splitlines()[2:])
     assert facts == {
         "network": "cifar_resnet8",
         "method": "kd",
@@ -193,7 +195,7 @@ def test_evaluate_a_file_with_given_normalisation(sskd: Cli, few: Path, teacher:
     assert by_file.code == 0
     assert top1.findall(by_file.out) == top1.findall(by_run.out)
     assert "the arguments" in by_file.out
-    assert "the data set few" in sskd(*bare).out
+    assert "does not say how resnet8 wants its images normalised" in sskd(*bare).err
 
 
 def test_interruption(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from sskd.data.images import channel_statistics
 from sskd.data.reading import Reading
 from sskd.errors import UserError
 from tests.conftest import in_memory
-from tests.parquet import colours, encode, features, pixels, structs, write
+from tests.parquet import colours, encode, features, pixels, structs, write, write_both
 
 
 def test_metadata_names_columns_and_classes(tmp_path: Path) -> None:
@@ -99,6 +99,18 @@ def test_grey_images_have_one_channel(tmp_path: Path) -> None:
     assert len(source.mean) == len(source.std) == 1
 
 
+def over_white(rgba: np.ndarray) -> torch.Tensor:
+    alpha = rgba[:, :, 3:] / 255
+    return torch.from_numpy(rgba[:, :, :3] * alpha + 255 * (1 - alpha)).permute(2, 0, 1)
+
+
+def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 36).astype(np.uint16).reshape(6, 6)
+    write_both(tmp_path, image=[encode(Image.fromarray(deep))] * 4)
+    shallow = in_memory(load_source(str(tmp_path)).test).pixels[0]
+    assert torch.equal(shallow, torch.from_numpy((deep / 257).round()).to(torch.uint8).expand(3, 6, 6))
+
+
 def test_mixed_modes_become_colour(tmp_path: Path) -> None:
     """Grey beside colour, in one part and across splits; alpha and palettes."""
     grey, rgba = pixels(6, 6, 6), pixels(7, 6, 6, 4)
@@ -110,7 +122,7 @@ def test_mixed_modes_become_colour(tmp_path: Path) -> None:
     source = load_source(str(tmp_path))
     assert in_memory(source.train).pixels.shape == (3, 3, 6, 6)
     assert torch.equal(in_memory(source.train).pixels[0], torch.from_numpy(grey).expand(3, 6, 6))
-    assert torch.equal(in_memory(source.train).pixels[1], torch.from_numpy(rgba[:, :, :3]).permute(2, 0, 1))
+    assert (in_memory(source.train).pixels[1].float() - over_white(rgba)).abs().max() <= 1
     colours_of = torch.from_numpy(np.array(palette.convert("RGB"))).permute(2, 0, 1)
     assert torch.equal(in_memory(source.train).pixels[2], colours_of)
     assert torch.equal(in_memory(source.test).pixels[0], torch.from_numpy(grey).expand(3, 6, 6))

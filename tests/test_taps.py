@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sskd.errors import UserError
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
-from sskd.models.taps import Tap, Tapped, find_taps, probe
+from sskd.models.taps import Tap, Tapped, find_taps, probe, usable
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -224,6 +224,10 @@ def test_no_pooled_without_a_linear_classifier() -> None:
     headless = find_taps(timm.create_model("resnet10t", num_classes=0))
     assert "pooled" not in headless and "stage4" in headless
     assert find_taps(torchvision.models.squeezenet1_1(num_classes=5)) == {}
+    shapes, left_out = usable(timm.create_model("resnet10t", num_classes=5), {"pooled": Tap("layer4")}, IMAGE)
+    assert "pooled" not in shapes and "the classifier is convolutional" in left_out["pooled"]
+    gone, reasons = usable(timm.create_model("resnet10t", num_classes=5), {"stage9": Tap("layer9")}, IMAGE)
+    assert [*gone] == ["logits"] and reasons == {"stage9": "ResNet has no module layer9"}
     assert find_taps(ConvClassifier()) == {}
     assert find_taps(Odd()) == {"pooled": Tap("fc", "in")}
     assert find_taps(torchvision.models.mobilenet_v2(num_classes=5)) == {"pooled": Tap("classifier.1", "in")}
@@ -245,8 +249,10 @@ def test_network() -> None:
     with torch.no_grad():
         torch.testing.assert_close(network(images), network.backbone((images - mean) / std))
     assert all(key.startswith("backbone.") for key in network.state_dict())
-    with pytest.raises(UserError, match="resnet10t takes images of 3 channels; the data has 1"):
-        network.shapes((1, 32, 32))
+    with pytest.raises(UserError, match="resnet10t takes images of 3 channels; the data has 4"):
+        network.shapes((4, 32, 32))
+    with pytest.raises(UserError, match="resnet10t gives 5 logits for 4 classes"):
+        Network("resnet10t", network.backbone, plain, tuple("abcd")).shapes((3, 32, 32))
     vit = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5)
     with pytest.raises(UserError, match="cannot take images of 3x16x16"):
         Network("vit", vit, plain, tuple("abcde")).shapes((3, 16, 16))

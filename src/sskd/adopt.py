@@ -41,7 +41,7 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
     shape = image_shape(test, crops)
     network.shapes(shape)
     accuracy = measure(network, make_feed(test, crops, where, default_workers()), where)
-    facts = describe(own)
+    facts = {key: value for key, value in describe(own).items() if key != "order"}
     record = {
         "network": facts.pop("architecture"),
         "data": source.name,

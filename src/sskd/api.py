@@ -30,7 +30,6 @@ def train_teacher(
     init: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    taps: dict[str, str] | None = None,
     out: str | None = None,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
@@ -45,7 +44,6 @@ def train_teacher(
             hf-hub:OWNER/NAME, or weights that timm or torchvision has. Other classes get a new classifier.
         mean: the normalisation of `init`, per channel for pixels in [0, 1], where the weights do not state it.
         std: see mean.
-        taps: modules at which methods read the network, NAME: MODULE or NAME: MODULE:in, beside those that are found.
         out: the run directory; runs/DATA-MODEL-ce-seedN where it is not given.
         reading: how the data set is read.
         training: see `sskd.settings.Training`.
@@ -70,7 +68,6 @@ def train_teacher(
         settings,
         init=brought,
         reading=reading,
-        student_taps=taps or {},
         modules=modules,
     )
     with Display() as display:

@@ -81,7 +81,7 @@ def _trainer(
     seen = splits.train if subset else splits.full
     schedule = Schedule(training.batch_size, training.seed, training.evaluate_every, training.checkpoint_every)
     address = {
-        "teacher": config["teacher"].get("weights"),
+        "teacher": [config["teacher"].get(key) for key in ("weights", "size", "order")],
         "data": seen.fingerprint(),
         "views": parts.plan.views.name,
         "crops": config["data"]["crops"],

@@ -123,6 +123,7 @@ def describe(network: Network) -> dict[str, Any]:
         "std": list(network.normalisation.std),
         "normalisation_from": network.normalisation.origin,
         "size": network.size,
+        "order": None if network.order is None else network.order.tolist(),
     }
 
 

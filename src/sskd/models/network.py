@@ -102,6 +102,11 @@ class Network(nn.Module):
             ) from error
         if refused := [reason for name, reason in self.left_out.items() if name in self._named]:
             raise UserError(refused[0])
+        if shapes["logits"] != (len(self.class_names),):
+            raise UserError(
+                f"{self.title} gives {shapes['logits'][0]} logits for {len(self.class_names)} classes. Build it with a "
+                "classifier of as many outputs (a factory is called with num_classes, if it takes that)."
+            )
         self.taps = {name: tap for name, tap in self.taps.items() if name in shapes}
         return shapes
 
@@ -131,10 +136,8 @@ class Network(nn.Module):
         self.backbone.set_submodule(tap.module, nn.Linear(old.in_features, classes, old.bias is not None))
 
     def weights_hash(self) -> str:
-        """SHA-256 over all parameters and buffers of the backbone, its normalisation, size and order of classes."""
-        order = None if self.order is None else self.order.tolist()
-        facts = (self.normalisation.mean, self.normalisation.std, self.size, order)
-        digest = hashlib.sha256(repr(facts).encode())
+        """SHA-256 over all parameters and buffers of the backbone and over its normalisation."""
+        digest = hashlib.sha256(repr((self.normalisation.mean, self.normalisation.std)).encode())
         for key, value in sorted(self.backbone.state_dict().items()):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
