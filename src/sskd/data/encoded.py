@@ -83,7 +83,7 @@ def settle(encoded: Encoded, reading: Reading) -> Source:
         known = published is not None and tuple(train.pixels.shape[1:]) == published.shape
         mean, std = (published.mean, published.std) if known and published else channel_statistics(train.pixels)
     else:
-        known, (mean, std) = False, PHOTOGRAPHS[channels]
+        known, (mean, std) = published is not None, PHOTOGRAPHS[channels]
     return Source(
         encoded.name, encoded.class_names, train, sets["test"], mean, std, sets.get("validation"), notes, known
     )
