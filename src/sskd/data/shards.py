@@ -44,8 +44,9 @@ class Members:
 def load(path: str | None, reading: Reading) -> Source:
     """Read the shards of a folder. Their tables of contents are read once; images then come in any order.
 
-    Labels are class numbers or names, in KEY.cls or KEY.txt, or under "label" in KEY.json (`reading.label` names
-    another extension or field). Class names come from classes.txt, if it is there. Raises `UserError` that names the shard.
+    Labels are class numbers or names, in KEY.cls or KEY.txt, or under "label" in KEY.json; `reading.label` names
+    another extension or field. Class names come from classes.txt, if it is there. Raises `UserError` that names the
+    shard.
     """
     if path is None:
         raise UserError("The data set family shards needs a folder of tar files: say shards:PATH.")
