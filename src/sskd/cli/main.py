@@ -104,7 +104,14 @@ def _show(result: dict[str, Any]) -> None:
             value = f"epoch {value['epoch']}: {shares}"
         elif isinstance(value, float) and key in ("top1", "top5"):
             value = f"{value:.2%}"
-        elif isinstance(value, int):
+        elif isinstance(value, list):
+            value = _listed(value)
+        elif isinstance(value, int) and key != "seed":
             value = f"{value:,}"
-        if value is not None:
+        if value not in (None, ""):
             console.print(f"{key.replace('_', ' '):>20}  {value}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _listed(values: list[Any]) -> str:
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values[:10]]
+    return ", ".join(shown) + (f", ... ({len(values):,} in all)" if len(values) > len(shown) else "")
