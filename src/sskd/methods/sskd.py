@@ -183,7 +183,7 @@ def plan(
 def _width(pair: Pair, side: str) -> int:
     pooled = ((pair.teacher if side == "teacher" else pair.student) or {}).get("pooled")
     if pooled is None or len(pooled) != 1:
-        why = pair.left_out.get(side, {}).get("pooled", "this network has none that was found.")
+        why = pair.left_out.get(side, {}).get("pooled", "none was found in this network.")
         raise UserError(
             f"sskd puts its head on the input of the {side}'s linear classifier; {why} "
             f"Use a network that ends in a linear layer, or name its module: --{side}_taps.pooled MODULE:in."

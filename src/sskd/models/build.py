@@ -18,6 +18,12 @@ from sskd.models.normalisation import Normalisation
 from sskd.models.zoo import TIMM_PLACES, resolve
 
 TORCHVISION = "torchvision:"
+AUXILIARY = ("googlenet", "inception_v3")  # in training they return several outputs, unless they are told not to
+
+
+WITHOUT_NETWORK = (
+    "Where there is no network, bring the weights as a file and say which network they are of, or as local-dir:FOLDER."
+)
 
 
 class Built(NamedTuple):
@@ -53,7 +59,7 @@ def build(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
-            "Check the name, tag or folder; sskd list models shows the zoo."
+            + (WITHOUT_NETWORK if pretrained else "Check the name, tag or folder; sskd list models shows the zoo.")
         ) from error
 
 
@@ -85,9 +91,9 @@ def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) ->
     if name not in known:
         raise unknown("torchvision model", name, known)
     if not pretrained:
-        takes = inspect.signature(torchvision.models.get_model_builder(name)).parameters
-        sized = {"image_size": size} if name.startswith("vit") and size is not None and takes else {}
-        return Built(torchvision.models.get_model(name, num_classes=classes, **sized), 3, None, None)
+        given: dict[str, Any] = {"image_size": size} if name.startswith("vit") and size is not None else {}
+        given |= {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
+        return Built(torchvision.models.get_model(name, num_classes=classes, **given), 3, None, None)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     made = weights.transforms()
     record = Normalisation(tuple(made.mean), tuple(made.std), f"torchvision's weights of {name}")

@@ -107,6 +107,8 @@ class Network(nn.Module):
                 f"{self.title} gives {shapes['logits'][0]} logits for {len(self.class_names)} classes. Build it with a "
                 "classifier of as many outputs (a factory is called with num_classes, if it takes that)."
             )
+        if "pooled" not in self.taps:
+            self.left_out["pooled"] = f"{self.title} ends in no linear layer whose input could be read."
         self.taps = {name: tap for name, tap in self.taps.items() if name in shapes}
         return shapes
 
