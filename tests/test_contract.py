@@ -1,5 +1,6 @@
 """What methods and the loop promise each other."""
 
+import copy
 from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
+from sskd.train.loop import Schedule
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Losses
 from sskd.views.pretext import Batch, Plain
@@ -172,3 +174,23 @@ def test_bank_is_kept_and_resumed() -> None:
     assert [record["epoch"] for record in second.records] == [2]
     assert equal(second.saved[-1]["modules"]["bank"], whole.saved[-1]["modules"]["bank"])
     assert equal(second.saved[-1]["modules"]["student"], whole.saved[-1]["modules"]["student"])
+
+
+def unclocked(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if "second" not in key and key != "images_per_s"}
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From whichever step it was saved at; the means of the epoch are those of all its steps."""
+    monkeypatch.setattr("sskd.train.loop.INTERVAL", -1.0)  # look at every step
+    schedule, whole = Schedule(3, 0, checkpoint_every=0.0), Kept()
+    build(bank, kept=whole, epochs=2, schedule=schedule).fit()
+    positions = [(state["epoch"], state["part"]["steps"]) for state in whole.saved]
+    assert positions == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    for state in whole.saved[:-1]:
+        rest = Kept(copy.deepcopy(state))
+        build(bank, kept=rest, epochs=2, schedule=schedule).fit()
+        missing = len(rest.records)
+        assert [unclocked(one) for one in rest.records] == [unclocked(one) for one in whole.records[-missing:]]
+        for name in ("bank", "student"):
+            assert equal(rest.saved[-1]["modules"][name], whole.saved[-1]["modules"][name])

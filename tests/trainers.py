@@ -89,7 +89,13 @@ class Kept:
         pass
 
 
-def build(method: Callable[..., Plan], precision: Any = "fp32", kept: Kept | None = None, epochs: int = 1) -> Trainer:
+def build(
+    method: Callable[..., Plan],
+    precision: Any = "fp32",
+    kept: Kept | None = None,
+    epochs: int = 1,
+    schedule: Schedule = Schedule(SIZE, 0),  # noqa: B008  # frozen
+) -> Trainer:
     torch.manual_seed(3)
     plain = Normalisation((0.5,) * 3, (0.2,) * 3, "test")
     teacher, student = (create_network("cifar_resnet8", tuple("abcd"), SHAPE, plain) for _ in range(2))
@@ -99,7 +105,7 @@ def build(method: Callable[..., Plan], precision: Any = "fp32", kept: Kept | Non
     data, kept = Resident(pixels, info().labels), kept or Kept()
     split = Data(data, data, {"validation": data})
     execution = Execution(precision=precision)
-    return Trainer(student, teacher, plan, split, Schedule(SIZE, 0), execution, kept, kept, kept)
+    return Trainer(student, teacher, plan, split, schedule, execution, kept, kept, kept)
 
 
 def steps_of(trainer: Trainer) -> Iterator[tuple[StageRun, Step, list[nn.Parameter]]]:

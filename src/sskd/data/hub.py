@@ -1,6 +1,7 @@
 """Image data sets of the Hugging Face hub, by their id: hub:OWNER/NAME. Needs the package datasets."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ class HubRows:
 
     def read(self, i: int) -> bytes | None:
         """The encoded image."""
-        data: bytes | None = self.rows[i][self.column]["bytes"]
+        stored = self.rows[i][self.column]
+        if stored is None or (stored["bytes"] is None and stored["path"] is None):
+            return None
+        data: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()  # a data set of local files has paths alone
         return data
 
     def name(self, i: int) -> str:
