@@ -60,7 +60,7 @@ def test_help_of_all(sskd: Cli) -> None:
 def test_no_command(sskd: Cli) -> None:
     outcome = sskd()
     assert (outcome.code, outcome.out) == (2, "")
-    assert "demo,teacher,distill,evaluate,list" in outcome.err
+    assert "demo,teacher,distill,evaluate,predict" in outcome.err
 
 
 # configs

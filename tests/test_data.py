@@ -58,14 +58,15 @@ def test_load_source_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert by_folder.train.fingerprint() == by_family.train.fingerprint()
     monkeypatch.chdir(folder)
     assert load_source(".").name == "tiny"
-    assert set(SOURCES) == {"digits", "parquet"}
+    published = {"cifar10", "cifar100", "stl10", "svhn", "imagenet"}
+    assert set(SOURCES) == {"digits", "folder", "parquet", "shards", "hub"} | published
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("digit", r"There is no data set named 'digit'\. Did you mean 'digits'\?"),
-        ("imagenet:x/y", r"There is no data set named 'imagenet'\. Known: digits, parquet\."),
+        ("waffles:x/y", r"There is no data set named 'waffles'\. Known: cifar10, cifar100, digits, folder, hub, "),
         ("digits:somewhere", r"digits comes with scikit-learn and takes no path, got 'somewhere'"),
         ("parquet", r"needs a folder: say parquet:PATH"),
         ("no/such/folder", r"no/such/folder does not exist; expected a folder with train-\*\.parquet"),

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 
 from sskd.assemble import Assembled, assemble
+from sskd.card import model_card
 from sskd.curves import with_curves
+from sskd.data.crops import Resized
 from sskd.data.prepare import make_feed
 from sskd.data.stream import default_workers
 from sskd.environment import environment
 from sskd.errors import unknown
-from sskd.files import alone_in
+from sskd.files import alone_in, read_json, write_atomic
 from sskd.job import Job
 from sskd.machine import chosen, resumed
 from sskd.methods import METHODS
@@ -98,7 +100,9 @@ def _trainer(
 def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
     best, student = trainer.best.get("record"), parts.student
     state = trainer.best["student"] if best else student.backbone.cpu().state_dict()
-    save_network(student, state, run.student, parts.shape)
+    crops = parts.crops
+    crop_pct = crops.size / crops.stored if isinstance(crops, Resized) and parts.decode else 1.0
+    save_network(student, state, run.student, parts.shape, crop_pct)
     records = run.records()
     result = {
         "network": student.architecture,
@@ -111,5 +115,7 @@ def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
         "student": "best epoch on validation" if best else "last epoch",
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    card = model_card(run.config() or {}, result, read_json(run.student / "config.json"))
+    write_atomic(run.student / "README.md", card.encode())
     run.finish(result)
     return result

@@ -1,6 +1,7 @@
 """`sskd COMMAND`: the functions of the package, with their arguments as options, YAML configs and `--print_config`."""
 
 import difflib
+import json
 import re
 import sys
 import traceback
@@ -10,8 +11,10 @@ import jsonargparse
 from rich.console import Console
 
 from sskd.api import distill, evaluate, train_teacher
+from sskd.cli.data import check_data
 from sskd.cli.demo import demo
 from sskd.cli.listing import list_data, list_methods, list_models
+from sskd.cli.predict import predict
 from sskd.errors import UserError
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
@@ -20,6 +23,8 @@ COMMANDS: dict[str, Any] = {
     "teacher": train_teacher,
     "distill": distill,
     "evaluate": evaluate,
+    "predict": predict,
+    "data": {"_help": "Look at a data set before any time is spent on it.", "check": check_data},
     "list": {
         "_help": "List the networks, methods or data sets that the other commands take.",
         "models": list_models,
@@ -57,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = _with_images([word for word in words if word != "--debug"])
     try:
         result = jsonargparse.auto_cli(
             COMMANDS, args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
@@ -84,6 +89,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _line(error: Exception) -> str:
     """What an error says, in one line: some quote messages of several."""
     return " ".join(str(error).splitlines())
+
+
+def _with_images(words: list[str]) -> list[str]:
+    """`predict --run RUN A.jpg B/` with its images as an option: the parser takes options alone."""
+    if words[:1] != ["predict"]:
+        return words
+    rest, images, option = ["predict"], list[str](), ""
+    for word in words[1:]:
+        if word.startswith("--"):
+            option = "" if "=" in word or word == "--help" else word
+            rest += [] if word == "--images" else [word]
+        elif option not in ("", "--images"):
+            rest.append(word)
+            option = ""
+        else:
+            images.append(word)
+    return [*rest, f"--images={json.dumps(images)}"] if images else rest
 
 
 def _spelled(word: str) -> str:

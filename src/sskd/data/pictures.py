@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Int64
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from sskd.data.decode import open_image, reduced, to_pixels
@@ -68,6 +68,8 @@ class Pictures:
         number = int(self.place[position])
         try:
             return open_image(self.reader.read(number))
+        except UnidentifiedImageError as error:
+            raise UserError(f"{self.reader.name(number)} cannot be decoded: it is no image of a known kind") from error
         except Exception as error:  # the decoders raise whatever they run into
             raise UserError(f"{self.reader.name(number)} cannot be decoded: {error}") from error
 
@@ -129,7 +131,7 @@ def unreadable(pictures: Pictures) -> dict[int, str]:
     return failures(look, range(len(pictures)))
 
 
-def refuse_unreadable(refused: dict[int, str], count: int) -> None:
+def refuse_unreadable(refused: dict[int, str], count: int, option: str = "--reading.unreadable skip") -> None:
     """Stop at images that cannot be decoded.
 
     Raises:
@@ -141,7 +143,7 @@ def refuse_unreadable(refused: dict[int, str], count: int) -> None:
     more = f"; and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
     raise UserError(
         f"{len(refused)} of {count} images cannot be decoded: {listed}{more}. Repair or remove them, or leave them out "
-        "with --reading.unreadable skip."
+        f"with {option}."
     )
 
 

@@ -66,7 +66,7 @@ def load_network(brought: Brought, facts: Facts) -> Network:
     if place.startswith(("hf-hub:", TORCHVISION)):
         return _restated(_published(place, facts), brought)
     if path.is_dir():
-        network = load_folder(_inner(path))
+        network = load_folder(network_folder(path))
         if brought.architecture is not None and resolve(brought.architecture) != network.architecture:
             raise UserError(
                 f"{path} holds a {network.architecture}, not a {brought.architecture}. A folder says itself what it "
@@ -83,7 +83,12 @@ def load_network(brought: Brought, facts: Facts) -> Network:
     )
 
 
-def _inner(path: Path) -> Path:
+def network_folder(path: Path) -> Path:
+    """Where a run directory keeps its network; any other folder is one itself.
+
+    Raises:
+        UserError: the run is not finished.
+    """
     inner = path / "student"
     if (inner / "config.json").is_file():
         return inner

@@ -1,0 +1,95 @@
+"""The model card that lies beside a student: what it is, how it was made, how to load it, what is left to say."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LISTED = 50  # class names
+
+
+def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Markdown with the Hugging Face hub's header.
+
+    `config` and `result` are the run's config.json and result.json, `settings` the student's config.json.
+    """
+    arguments, data, record = config["arguments"], config["data"], result.get("best") or result["last"]
+    test, pretrained = record["test"], settings["pretrained_cfg"]
+    names: Sequence[str] = config["class_names"]
+    lines = [
+        "---",
+        "library_name: timm",
+        "pipeline_tag: image-classification",
+        "tags: [image-classification, knowledge-distillation, sskd]",
+        "license: other  # to fill in",
+        "---",
+        f"# {result['network']}, {_how(arguments)}",
+        "",
+        f"Top-1 accuracy **{test['top1']:.2%}**, top-5 {test['top5']:.2%}, on the {data['test_images']:,} test images "
+        f"of {data['name']} ({result['student']}, epoch {record['epoch']}). {result['parameters']:,} parameters.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {data['name']}: {data['train_images']:,} training images{_of_all(data)} |",
+        f"| teacher | {_teacher(config)} |",
+        f"| method | {arguments['method']}{_options(arguments['options'])}, seed {arguments['training']['seed']}, "
+        f"{arguments['training']['epochs']} epochs |",
+        f"| input | {'x'.join(map(str, pretrained['input_size']))}, mean {_numbers(pretrained['mean'])}, "
+        f"std {_numbers(pretrained['std'])}, for pixels from 0 to 1 |",
+        f"| classes | {len(names)}: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''} |",
+        "",
+        "## Use",
+        "```python",
+        *_loading(result["network"]),
+        "```",
+        "or, for files and folders: `sskd predict --run FOLDER --images IMAGES`.",
+        "",
+        "## Made by",
+        "```",
+        f"{config['environment']['command']}",
+        "```",
+        f"with sskd {config['environment']['sskd']}, torch {config['environment']['torch']}, "
+        f"timm {config['environment']['timm']}.",
+        "",
+        "## To fill in",
+        "- Licence of the weights (header above), of the training images and of the teacher:",
+        "- Intended use, and uses that it is not made for:",
+        "- Who or what is pictured in the data, and who is missing:",
+        "- Contact:",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _how(arguments: Mapping[str, Any]) -> str:
+    if arguments["method"] == "ce":
+        return f"fine-tuned on {arguments['data']}" if arguments.get("init") else "trained on labels"
+    return f"distilled with {arguments['method']}"
+
+
+def _of_all(data: Mapping[str, Any]) -> str:
+    return f" of {data['teacher_images']:,}" if data["teacher_images"] != data["train_images"] else ""
+
+
+def _teacher(config: Mapping[str, Any]) -> str:
+    teacher = config["teacher"]
+    return f"{teacher['architecture']}, weights {teacher['weights'][:16]}" if teacher else "none"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f" {json.dumps(options)}" if options else ""
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _loading(network: str) -> list[str]:
+    if ":" in network and not network.startswith(("hf-hub:", "local-dir:")):
+        return [
+            "from pathlib import Path",
+            "from sskd.models.load import load_folder",
+            "",
+            'model = load_folder(Path("FOLDER")).eval()  # takes images in [0, 1]',
+        ]
+    ours = ["import sskd  # makes the architecture known to timm"] if network.startswith("cifar_") else []
+    return ["import timm", *ours, "", 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']

@@ -1,0 +1,69 @@
+"""`sskd predict`: labels for files and folders."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from sskd.files import make_folder, write_atomic
+from sskd.predict import Prediction, predictions
+
+
+def predict(
+    run: str,
+    images: list[str],
+    format: Literal["table", "csv", "json"] = "table",
+    out: str | None = None,
+    top: int = 1,
+    unreadable: Literal["refuse", "skip"] = "refuse",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> None:
+    """Label image files with a run's student.
+
+    Args:
+        run: a run directory, or a folder as timm writes it.
+        images: image files, and folders that are searched for them at any depth; the word --images may be left out.
+        format: table for people; csv or json for programs.
+        out: a file to write to, instead of the terminal.
+        top: how many of the most probable classes to give for each image.
+        unreadable: images that cannot be decoded stop the command, named and counted, or are skipped.
+        batch_size: images at a time.
+        device: auto, cpu, cuda or cuda:N.
+    """
+    found, skipped = predictions(run, images, top, unreadable, batch_size, device)
+    for reason in skipped:
+        print(f"sskd: skipped: {reason}", file=sys.stderr)
+    text = {"table": _table, "csv": _csv, "json": _json}[format](found)
+    if out is None:
+        print(text, end="")
+        return
+    make_folder(Path(out).parent)
+    write_atomic(Path(out), text.encode())
+
+
+def _csv(found: list[Prediction]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(Prediction._fields)
+    writer.writerows(found)
+    return buffer.getvalue()
+
+
+def _json(found: list[Prediction]) -> str:
+    return json.dumps([one._asdict() for one in found], indent=2) + "\n"
+
+
+def _table(found: list[Prediction]) -> str:
+    table = Table("image", "label", "probability")
+    for one in found:
+        table.add_row(one.path if one.rank == 1 else "", one.label, f"{one.probability:.1%}")
+    console = Console(file=io.StringIO(), width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text

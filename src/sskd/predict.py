@@ -1,0 +1,101 @@
+"""Labels for image files, from a run's student or any network in a folder."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from sskd.data.crops import STORED
+from sskd.data.decode import reduced, to_pixels
+from sskd.data.folder import IMAGES, Files
+from sskd.data.pictures import Pictures, refuse_unreadable, unreadable, without
+from sskd.errors import UserError
+from sskd.files import read_json
+from sskd.models.load import Brought, Facts, load_network, network_folder
+from sskd.models.network import Network
+from sskd.teachers import pick_device
+
+
+class Prediction(NamedTuple):
+    """One of an image's most probable classes."""
+
+    path: str
+    rank: int  # from 1
+    label: str
+    probability: float
+
+
+def predictions(
+    run: str,
+    images: Sequence[str],
+    top: int = 1,
+    skip: Literal["refuse", "skip"] = "refuse",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> tuple[list[Prediction], list[str]]:
+    """The `top` most probable classes of each image; and, where they may be skipped, why images were.
+
+    Images are cut and resized as in the run's evaluation. Folders are searched for images at any depth.
+
+    Raises:
+        UserError: no network there, no such file, no images, images that cannot be decoded, an impossible `top`.
+    """
+    files = Files([str(file) for place in images for file in _found(Path(place))])
+    network = load_network(Brought(run), Facts((), 3, None)).eval()
+    if not 1 <= top <= len(network.class_names):
+        raise UserError(f"top is a number of classes, from 1 to {len(network.class_names)}; got {top}.")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1; got {batch_size}.")
+    everything = torch.arange(len(files.paths))
+    pictures = Pictures(files, everything, torch.zeros_like(everything), network.channels)
+    refused = unreadable(pictures)
+    if skip == "refuse":
+        refuse_unreadable(refused, len(pictures), "--unreadable skip")
+    pictures = without(pictures, refused)
+    where = torch.device(pick_device(device))
+    found: list[Prediction] = []
+    for positions in torch.split(torch.arange(len(pictures)), batch_size) if len(pictures) else ():
+        pixels = torch.stack([_pixels(pictures, i, network, _margin(run)) for i in positions.tolist()])
+        found += _labelled(network.to(where), pixels.to(where), [_path(pictures, i) for i in positions.tolist()], top)
+    return found, list(refused.values())
+
+
+def _found(place: Path) -> Iterator[Path]:
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES)
+        if not files:
+            raise UserError(f"There are no images in {place}; looked for files ending in {', '.join(IMAGES)}.")
+        yield from files
+    elif place.is_file():
+        yield place
+    else:
+        raise UserError(f"There is no file or folder {place}. Give image files, or folders of them.")
+
+
+def _margin(run: str) -> float:
+    """How much larger than the network's images photographs were stored: 8/7, or 1 for images of one small size."""
+    settings: dict[str, Any] = read_json(network_folder(Path(run)) / "config.json").get("pretrained_cfg", {})
+    return STORED if float(settings.get("crop_pct", 1.0)) < 1 else 1.0
+
+
+def _pixels(pictures: Pictures, position: int, network: Network, margin: float) -> torch.Tensor:
+    image, size = pictures.open(position), network.size or 0
+    if image.size != (size, size) or margin > 1:
+        image = reduced(image, round(size * margin))
+    corner = (image.width - size) // 2
+    return to_pixels(image, network.channels)[:, corner : corner + size, corner : corner + size]
+
+
+def _path(pictures: Pictures, position: int) -> str:
+    return pictures.reader.name(int(pictures.place[position]))
+
+
+@torch.no_grad()
+def _labelled(network: Network, pixels: torch.Tensor, paths: list[str], top: int) -> list[Prediction]:
+    best = network(pixels.float() / 255).float().softmax(1).topk(top)
+    return [
+        Prediction(path, rank, network.class_names[label], round(probability, 6))
+        for path, labels, values in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True)
+        for rank, (label, probability) in enumerate(zip(labels, values, strict=True), 1)
+    ]
