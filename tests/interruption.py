@@ -46,7 +46,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "config": (run / "student" / "config.json").read_text(),
         "result": result,
         "log": [record for record in records if "reused" not in record],
-        "heads": {path.name: tensors(path) for path in (run.parent / "cache").iterdir()},
+        "heads": {path.name: tensors(path) for path in (run.parent / "cache").glob("*.safetensors")},
         "leftovers": sorted(path.name for path in run.rglob("*") if path.name.startswith(".")),
     }
 

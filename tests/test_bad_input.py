@@ -39,7 +39,10 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
         ("--options.ratio_ss -0.5", ("ratio_ss", "got -0.5")),
         ("--options.ratio_ss many", ("The option ratio_ss of sskd takes a number; got 'many'",)),
         ("--options.head_epochs true", ("The option head_epochs of sskd takes a", "got True")),
-        ("--options.preset paper", ("preset is one of released, arxiv, supplement; got 'paper'",)),
+        (
+            "--options.preset paper",
+            ("preset of sskd takes one of released, arxiv, supplement; got 'paper'",),
+        ),
         ("--options.pretext rotate", ("no pretext named 'rotate'", "'contrastive'")),
         ("--options.pretext 3", ("The option pretext of sskd takes a name; got 3",)),
         ("--options 3", ("options",)),
@@ -87,7 +90,7 @@ def test_refused(words: str, fragments: tuple[str, ...], distil: Cli, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        ("", ("demo,teacher,distill,evaluate,list", "See sskd --help.")),
+        ("", ("demo,teacher,distill,evaluate,predict", "See sskd --help.")),
         ("list", ("models,methods,data",)),
         ("teach", ("invalid choice: 'teach'", "'teacher'")),
         ("teacher --data digits", ("Say which network: --model NAME, or --init WEIGHTS",)),

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 
 from sskd.files import alone_in
 from sskd.runs import Run
+from sskd.train.step import Losses, Step
+from sskd.views.pretext import Batch
 from tests.conftest import Cli
 from tests.interruption import SHORT, assert_refused, stop_after
 
@@ -164,7 +166,7 @@ def test_full_disk_at_every_write(distil: Cli, tmp_path: Path, monkeypatch: pyte
         assert again.keys() == weights.keys()
         assert all(torch.equal(again[key], weights[key]) for key in weights)
     assert finished
-    assert (call, last) == (12, 3), "eleven files and lines are written"
+    assert (call, last) == (13, 3), "twelve files and lines are written"
 
 
 def test_full_disk_while_timm_writes(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,3 +201,22 @@ def test_loss_that_explodes_later(distil: Cli, tmp_path: Path) -> None:
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
     again = distil("--out", run, "--epochs", "4", "--method", "kd", *later)
     assert again.err == refused.err
+
+
+@pytest.mark.parametrize(
+    ("room", "said"), [(9, "A step with --batch_size 5 fits"), (0, "Not even a step with one image")]
+)
+def test_memory_that_runs_out(
+    room: int, said: str, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of more than `room` images do not fit."""
+    forward = Step.forward
+
+    def limited(self: Step, batch: Batch) -> Losses:
+        if len(batch.labels) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return forward(self, batch)
+
+    monkeypatch.setattr(Step, "forward", limited)
+    refused = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1")
+    assert_refused(refused, "Memory ran out with batches of 20 images, 1 views each (CUDA out of memory.", said)

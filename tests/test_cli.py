@@ -97,7 +97,7 @@ def test_words_override_a_config(sskd: Cli, few: Path, teacher: Path, tmp_path: 
     used = arguments(tmp_path / "run")
     assert used["training"]["epochs"] == 1
     assert (used["training"]["optim"]["momentum"], used["training"]["optim"]["lr"]) == (0.8, 0.02)
-    assert used["options"] == {"temperature": 3, "kd_weight": 0.5}
+    assert used["options"] == {"ce_weight": 0.1, "kd_weight": 0.5, "temperature": 3, "standardised": False}
 
 
 def test_short_config_of_a_recipe(sskd: Cli, few: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_list_data(sskd: Cli) -> None:
     assert outcome.code == 0
     for name in SOURCES:
         assert re.search(rf"^\W*{name} +\W +\w", outcome.out, re.MULTILINE)
-    assert "--data NAME:PATH" in outcome.out
+    assert "Say --data NAME, NAME:PATH, or the path of a folder" in outcome.out
 
 
 # what a command prints

@@ -125,7 +125,7 @@ def reused(outcome: Any) -> bool:
 def test_head_is_shared(distil: Cli, tmp_path: Path) -> None:
     once = ("--epochs", "1", "--options.head_epochs", "1")
     assert not reused(distil("--out", tmp_path / "0", *once))
-    (head,) = (tmp_path / "cache").iterdir()
+    (head,) = (tmp_path / "cache").glob("*.safetensors")
     content, trained = head.read_bytes(), tensors(head)
     assert reused(distil("--out", tmp_path / "1", *once, "--seed", "1"))
     assert reused(distil("--out", tmp_path / "2", *once, "--options.ss", "3", "--options.temperature", "2"))
@@ -158,7 +158,7 @@ def test_head_is_not_shared(changed: tuple[str, ...], distil: Cli, tmp_path: Pat
     once = ("--epochs", "1", "--options.head_epochs", "1")
     assert not reused(distil("--out", tmp_path / "0", *once))
     assert not reused(distil("--out", tmp_path / "1", *once, *changed))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 2
 
 
 def test_head_is_not_shared_between_teachers(few: Path, teacher: Path, sskd: Cli, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_head_is_not_shared_between_teachers(few: Path, teacher: Path, sskd: Cli
     weights.write_bytes(content)
     for number, model in enumerate((teacher, other)):
         assert not reused(sskd(*words_for(few, model, tmp_path / "runs" / str(number), *SHORT)))
-    assert len(list((tmp_path / "runs" / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "runs" / "cache").glob("*.safetensors"))) == 2
 
 
 def test_checkpoints_hold_no_code(distil: Cli, tmp_path: Path) -> None:

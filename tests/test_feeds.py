@@ -137,10 +137,21 @@ def test_recipe_goes_by_size(photographs: Pictures) -> None:
         image_shape(small, Resized(64))
 
 
-def test_memory_decides(photographs: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_the_data_decides(photographs: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     crops = Resized(16)
     needed = len(photographs) * 3 * crops.stored**2
-    for free, expected in ((4 * needed, True), (4 * needed - 4, False)):
-        monkeypatch.setattr("sskd.data.prepare._free", lambda _, free=free: free)
-        assert fits([photographs], crops, CPU) is expected
+    for room, expected in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr("sskd.data.prepare.IN_MEMORY", room)
+        assert fits([photographs], crops) is expected
     assert isinstance(make_feed(photographs, crops, CPU, 0), Decoded)
+
+
+def test_large_images_in_memory_are_reduced_as_photographs_are(photographs: Pictures) -> None:
+    """Evaluation sees 7/8 of the side, not a small square in the middle."""
+    large = photographs.stored(96)
+    reduced = large.reduced(Resized(28).stored)
+    assert reduced.pixels.shape == (10, 3, 32, 32) and torch.equal(reduced.labels, large.labels)
+    seen = Resized(28).whole(reduced.pixels).float()
+    expected = torch.nn.functional.interpolate(large.pixels[..., 6:90, 6:90].float(), (28, 28), mode="area")
+    assert (seen - expected).abs().mean() < 8
+    assert large.reduced(96) is large

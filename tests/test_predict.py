@@ -101,7 +101,8 @@ def test_model_card(sskd: Cli, run: Path, photographs: Path, tmp_path: Path) -> 
         "# resnet10t, distilled with sskd",
         "photographs: 22 training images of 43",
         "| teacher | cifar_resnet8, weights ",
-        '| method | sskd {"head_epochs": 1}, seed 0, 1 epochs |',
+        "| method | sskd, seed 0, 1 epochs |",
+        '"head_epochs": 1',
         "| classes | 2: building, flower |",
         "| input | 3x32x32, mean 0.485, 0.456, 0.406",
         "license: other  # to fill in",
@@ -111,7 +112,7 @@ def test_model_card(sskd: Cli, run: Path, photographs: Path, tmp_path: Path) -> 
     assert "import sskd" not in card, "timm knows this one by itself"
     assert "import sskd" in (run / "student" / "README.md").read_text()
     loaded: Any = timm.create_model(f"local-dir:{tmp_path}/student/student", pretrained=True)
-    assert loaded.pretrained_cfg["crop_pct"] == pytest.approx(7 / 8, abs=0.01)
+    assert loaded.pretrained_cfg["crop_pct"] == pytest.approx(7 / 8, abs=0.02)
 
 
 def test_data_check(sskd: Cli, photographs: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +224,35 @@ def test_splits_are_apart(few: Path) -> None:
     assert not seen & {image.numpy().tobytes() for image in in_memory(splits.evaluation["validation"]).pixels}
     assert {image.numpy().tobytes() for image in in_memory(splits.train).pixels} <= seen
     assert splits.evaluation["test"] is source.test
+
+
+def test_one_trains_a_head_and_the_others_wait(tmp_path: Path) -> None:
+    """Cells of a grid that begin together share one head."""
+    caches = [SharedCache(tmp_path / "cache", {"teacher": "a"}, tmp_path / name) for name in "ab"]
+    trained, said, began = list[str](), list[str](), threading.Event()
+
+    def cell(cache: SharedCache, name: str) -> None:
+        with cache.hold(stage(), said.append):
+            began.set()
+            if cache.find(stage()) is None:
+                time.sleep(0.3)
+                trained.append(name)
+                cache.keep(stage(), {"teacher_head": {"weight": torch.ones(2)}}, {})
+
+    first = threading.Thread(target=cell, args=(caches[0], "a"))
+    first.start()
+    began.wait()
+    cell(caches[1], "b")
+    first.join()
+    assert trained == ["a"] and len(said) == 1 and "another run is training it; waiting for" in said[0]
+
+
+def test_recipe_holds_what_a_term_was_built_with(tmp_path: Path) -> None:
+    """Two terms that look alike as modules, but have another rate."""
+    cache = SharedCache(tmp_path, {}, tmp_path / "run")
+    paths = set()
+    for rate in (0.5, 0.75):
+        term = Nothing()
+        term.rate = rate  # type: ignore[assignment]
+        paths.add(cache.path(stage(loss={"head": (1.0, term)})))
+    assert len(paths) == 2

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,14 @@ class Bank(Term):
         super().__init__()
         self.register_buffer("memory", torch.zeros(size, CLASSES))
 
-    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Tensor:
-        return self.memory[torch.randint(len(self.memory), (len(index), 2), generator=generator)]
+    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> dict[str, Tensor]:
+        return {"rows": self.memory[torch.randint(len(self.memory), (len(index), 2), generator=generator)]}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         logits = student["logits"][:, 0]
         with torch.no_grad():
             self.memory.index_copy_(0, batch.index, 0.5 * self.memory[batch.index] + 0.5 * logits.detach())
-        return (logits[:, None] - batch.draws["bank"]).square().mean()
+        return (logits[:, None] - batch.draws["bank"]["rows"]).square().mean()
 
 
 def bank(pair: Pair, *, epochs: int, optim: Optim) -> Plan:
@@ -72,6 +73,9 @@ class Kept:
 
     def log(self, record: Record) -> None:
         self.records.append(record)
+
+    def hold(self, stage: Stage, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def find(self, stage: Stage) -> None:
         return None

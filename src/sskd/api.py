@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from sskd.adopt import adopt, check
 from sskd.data import load_source
 from sskd.data.reading import Reading
 from sskd.errors import UserError
-from sskd.job import Job
-from sskd.jobs import execute
+from sskd.jobs.adopt import adopt, check
+from sskd.jobs.execute import execute
+from sskd.jobs.job import Job
 from sskd.models.load import Brought
 from sskd.progress import Display
 from sskd.settings import Training

@@ -1,11 +1,20 @@
 """Small tensors on their way to the device."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+Drawn = Mapping[str, Mapping[str, Tensor]]
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """The values on the device. From page-locked memory, so that the host does not wait for a GPU to take them."""
-    if device.type != "cuda":
+    if device.type != "cuda" or values.device == device:
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def all_sent(drawn: Drawn, device: torch.device) -> Drawn:
+    """What terms have drawn, on the device; terms that draw nothing are left out."""
+    return {name: {key: sent(value, device) for key, value in one.items()} for name, one in drawn.items() if one}

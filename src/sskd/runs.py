@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from sskd.errors import UserError
 from sskd.files import (
     append_line,
+    explained,
     is_temporary,
     load_checkpoint,
     make_folder,
@@ -21,7 +24,7 @@ from sskd.files import (
     write_atomic,
     write_json,
 )
-from sskd.methods.plan import Stage
+from sskd.methods.plan import Stage, Term
 from sskd.train.protocols import Record
 
 Config = dict[str, Any]
@@ -128,6 +131,13 @@ class Run:
             ) from error
 
 
+def _plain(term: Term) -> Config:
+    """A term's numbers and names: what its description as a module leaves out."""
+    kinds = (bool, int, float, str, tuple, list)
+    found = {key: value for key, value in vars(term).items() if isinstance(value, kinds) and not key.startswith("_")}
+    return {key: str(value) for key, value in found.items() if key not in ("training", "borrowed")}
+
+
 def flat(config: Config, prefix: str = "") -> Config:
     """Nested dictionaries as one, with dotted names."""
     values: Config = {}
@@ -149,7 +159,7 @@ class SharedCache:
 
     def recipe(self, stage: Stage) -> Config:
         """All that the stage's result depends on."""
-        terms = {name: [weight, str(term)] for name, (weight, term) in stage.loss.items()}
+        terms = {name: [weight, str(term), _plain(term)] for name, (weight, term) in stage.loss.items()}
         optim = {name: str(value) for name, value in vars(stage.optim).items()}
         return {**self.address, "stage": stage.name, "epochs": stage.epochs, "optim": optim, "terms": terms}
 
@@ -157,6 +167,23 @@ class SharedCache:
         """Where the result of this stage lies, or would lie."""
         text = json.dumps(self.recipe(stage), sort_keys=True)
         return self.folder / f"{stage.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+
+    @contextmanager
+    def hold(self, stage: Stage, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Keep other runs from training the same stage at the same time; they wait, and then find it done."""
+        make_folder(self.folder)
+        path = self.path(stage)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        with explained(path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waiting(f"{stage.name}: another run is training it; waiting for {path}")
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
         """The stored state of each module that the stage trains, or None; a damaged file counts as none."""
@@ -177,7 +204,9 @@ class SharedCache:
         """Store the modules' states with the recipe and the stage's last record."""
         path = self.path(stage)
         make_folder(self.folder)
-        tensors = {f"{name}/{key}": value.cpu() for name, state in states.items() for key, value in state.items()}
+        tensors = {
+            f"{name}/{key}": value.cpu().contiguous() for name, state in states.items() for key, value in state.items()
+        }
         metadata = {"recipe": json.dumps(self.recipe(stage)), "record": json.dumps(record)}
         write_atomic(path, save(tensors, metadata), self.writer)
         return path

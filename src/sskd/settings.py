@@ -29,7 +29,7 @@ class Training:
         padding: pixels of zero padding on each side (crop padded).
         scale: lowest and highest share of the image's area in a random box (crop resized).
         decode: photographs are decoded once into memory, reduced to 8/7 of size, or anew in each epoch by workers;
-            auto decodes once what takes at most a quarter of the free memory.
+            auto decodes once what then takes at most 2 GiB.
         workers: processes that decode; as many as there are cores, up to 8, where it is not given.
         device: auto, cpu, cuda or cuda:N.
         precision: auto measures fp32 and bf16 (networks under autocast; weights and losses stay fp32) at the start

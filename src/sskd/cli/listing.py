@@ -43,7 +43,7 @@ def list_data() -> None:
     """List the data sets."""
     table = Table("data", "what it is", title="Data sets")
     for name, load in SOURCES.items():
-        table.add_row(name, (inspect.getdoc(inspect.getmodule(load)) or "").split("\n", 1)[0])
+        table.add_row(name, (inspect.getdoc(inspect.getmodule(getattr(load, "func", load))) or "").split("\n", 1)[0])
     console = Console()
     console.print(table)
-    console.print("Say --data NAME, --data NAME:PATH, or the path of a folder of parquet files.")
+    console.print("Say --data NAME, NAME:PATH, or the path of a folder of class folders, parquet files or tar shards.")

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sskd.files import make_folder, write_atomic
-from sskd.predict import Prediction, predictions
+from sskd.jobs.predict import Prediction, predictions
 
 
 def predict(

@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from sskd.data.crops import Crops, Padded
-from sskd.data.feed import Cut, epoch_order
+from sskd.data.feed import Cut, comfortable, epoch_order
 from sskd.data.images import Images
 from sskd.seeds import generator_at
 
@@ -26,6 +26,11 @@ class Resident:
         """Move images to a device, once."""
         return cls(images.pixels.to(device), images.labels.to(device), crops)
 
+    @property
+    def comfortable(self) -> int:
+        """See `Feed`."""
+        return comfortable(self.pixels.shape[-1])
+
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""
         return len(self.labels) // min(batch_size, len(self.labels))
@@ -34,14 +39,15 @@ class Resident:
         self, batch_size: int, crops: int, address: tuple[int | str, ...], first: int = 0
     ) -> Iterator[tuple[Cut, torch.Generator]]:
         """Training batches; see `Feed`."""
-        order = epoch_order(len(self.labels), batch_size, address).to(self.pixels.device)
-        for i, index in enumerate(order[first:], first):
-            generator = generator_at(*address, i)
-            yield Cut(self.crops(self.pixels[index], crops, generator), self.labels[index], index), generator
+        order = epoch_order(len(self.labels), batch_size, address)
+        there = order.to(self.pixels.device)
+        for i in range(first, len(order)):
+            generator, index = generator_at(*address, i), there[i]
+            yield Cut(self.crops(self.pixels[index], crops, generator), self.labels[index], order[i]), generator
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images in order; see `Feed`."""
         for pixels, labels in zip(
             *(torch.split(values, batch_size) for values in (self.pixels, self.labels)), strict=True
         ):
-            yield Cut(self.crops.whole(pixels)[:, None], labels, torch.full_like(labels, -1))
+            yield Cut(self.crops.whole(pixels)[:, None], labels, torch.full((len(labels),), -1))

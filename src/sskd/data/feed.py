@@ -15,11 +15,16 @@ class Cut(NamedTuple):
 
     pixels: UInt8[Tensor, "B V C H W"]
     labels: Int64[Tensor, "B"]
-    index: Int64[Tensor, "B"]  # type: ignore[assignment]  # position in the training set; -1 where there is none
+    index: Int64[Tensor, "B"]  # type: ignore[assignment]  # on the CPU: position in the training set, or -1
 
 
 class Feed(Protocol):
     """A set of images, cut into batches."""
+
+    @property
+    def comfortable(self) -> int:
+        """Images that make a large batch for evaluation, where nothing depends on its size."""
+        ...
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""
@@ -37,6 +42,11 @@ class Feed(Protocol):
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images once, in order, for evaluation; the last batch may be smaller."""
         ...
+
+
+def comfortable(side: int) -> int:
+    """512 images of 32 pixels, and as many pixels of larger ones."""
+    return max(1, 512 * 32**2 // max(side, 1) ** 2)
 
 
 def epoch_order(size: int, batch_size: int, address: tuple[int | str, ...]) -> Int64[Tensor, "steps B"]:

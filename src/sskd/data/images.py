@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from sskd.errors import UserError
 
@@ -33,12 +34,24 @@ class Images:
         """The images at these positions, in this order."""
         return Images(self.pixels[index], self.labels[index])
 
+    def reduced(self, side: int) -> "Images":
+        """Larger squares reduced to `side` pixels, antialiased; others as they are."""
+        if min(self.pixels.shape[-2:]) <= side:
+            return self
+        parts = [_resized(part, side) for part in torch.split(self.pixels, 1024)]
+        return Images(torch.cat(parts), self.labels)
+
     def fingerprint(self) -> str:
         """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         for tensor in (self.pixels, self.labels):
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+def _resized(pixels: UInt8[Tensor, "N C H W"], side: int) -> UInt8[Tensor, "N C side side"]:
+    small = interpolate(pixels.float(), (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def square(images: Images, how: str, name: str) -> Images:

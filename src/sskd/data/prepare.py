@@ -1,6 +1,5 @@
 """From images to what the loop is fed with: which recipe, decoded once or by workers, where they lie."""
 
-import os
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,14 +9,13 @@ from sskd.data.batches import Resident
 from sskd.data.crops import Crops, Padded, Resized
 from sskd.data.feed import Feed
 from sskd.data.images import Images
-from sskd.data.pictures import refuse_unreadable, unreadable
 from sskd.data.source import ImageSet
 from sskd.data.stream import Decoded
 from sskd.errors import UserError
 
 SMALL = 64  # pixels: images up to this side are padded and cut, larger ones cut and resized
 PHOTOGRAPH = 224  # pixels, the side at which photographs are seen unless the user says otherwise
-SHARE = 0.25  # of the free memory, that decoded images may take
+IN_MEMORY = 2 << 30  # bytes of decoded images: some 10,000 at 256 pixels
 
 
 def choose_crops(
@@ -59,31 +57,17 @@ def image_shape(images: ImageSet, crops: Crops) -> tuple[int, int, int]:
     return images.channels, crops.size, crops.size
 
 
-def fits(images: Sequence[ImageSet], crops: Crops, device: torch.device) -> bool:
-    """Whether the images, decoded, take no more than a quarter of the memory that is free on the device."""
-    encoded = [one for one in images if not isinstance(one, Images)]
+def fits(images: Sequence[ImageSet], crops: Crops) -> bool:
+    """Whether the images, decoded, take no more than `IN_MEMORY` bytes. A matter of the data alone, since images in
+    memory are cut a little differently: the machine must not decide what a student sees.
+    """
     side = crops.stored if isinstance(crops, Resized) else 0
-    needed = sum(len(one) * one.channels * side**2 for one in encoded)
-    return needed <= SHARE * _free(device)
-
-
-def _free(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, AttributeError):  # not on this system
-        return 8e9
+    return sum(len(one) * one.channels * side**2 for one in images if not isinstance(one, Images)) <= IN_MEMORY
 
 
 def make_feed(images: ImageSet, crops: Crops, device: torch.device, workers: int) -> Feed:
-    """Images in memory move to the device; pictures are decoded by workers, after each has been decoded once in trial.
-
-    Raises:
-        UserError: names and counts the pictures that cannot be decoded.
-    """
+    """Images in memory move to the device; pictures are decoded by workers."""
     if isinstance(images, Images):
         return Resident.on(images, device, crops)
     assert isinstance(crops, Resized)
-    refuse_unreadable(unreadable(images), len(images))
     return Decoded(images, crops, device, workers)

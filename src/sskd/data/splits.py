@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Int64
 from torch import Tensor
 
-from sskd.data.pictures import Pictures
+from sskd.data.pictures import Pictures, refuse_unreadable, unreadable
 from sskd.data.source import ImageSet, Source
 from sskd.data.subsets import label_fraction, validation_split
 from sskd.errors import UserError
@@ -31,15 +31,25 @@ class Splits:
         """Whether any of the images are still to be decoded."""
         return any(isinstance(images, Pictures) for images in (self.full, *self.evaluation.values()))
 
+    def refuse_unreadable(self) -> None:
+        """Decode every image once, in trial.
+
+        Raises:
+            UserError: names and counts those that cannot be decoded.
+        """
+        for images in (self.full, *self.evaluation.values()):
+            if isinstance(images, Pictures):
+                refuse_unreadable(unreadable(images), len(images))
+
     def stored(self, side: int) -> "Splits":
-        """With all encoded images decoded into memory, as squares of `side` pixels.
+        """With all images in memory, as squares of `side` pixels; images that are there and smaller stay as they are.
 
         Raises:
             UserError: names and counts those that cannot be decoded.
         """
 
         def store(images: ImageSet) -> ImageSet:
-            return images.stored(side) if isinstance(images, Pictures) else images
+            return images.stored(side) if isinstance(images, Pictures) else images.reduced(side)
 
         evaluation = {name: store(images) for name, images in self.evaluation.items()}
         return replace(self, full=store(self.full), evaluation=evaluation)

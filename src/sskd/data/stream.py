@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from sskd.data.crops import Resized
 from sskd.data.decode import reduced, to_pixels
-from sskd.data.feed import Cut, epoch_order
+from sskd.data.feed import Cut, comfortable, epoch_order
 from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 from sskd.memory import sent
 from sskd.seeds import generator_at
 
-AHEAD = 4  # batches that each worker decodes ahead
+AHEAD, AHEAD_BYTES = 4, 1 << 30  # batches that each worker decodes ahead; bytes of all of them together
 
 
 class _Cutting(Dataset[UInt8[Tensor, "V C S S"]]):
@@ -52,6 +52,11 @@ class Decoded:
     device: torch.device
     workers: int
 
+    @property
+    def comfortable(self) -> int:
+        """See `Feed`."""
+        return comfortable(self.crops.size)
+
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""
         return len(self.pictures) // min(batch_size, len(self.pictures))
@@ -66,8 +71,7 @@ class Decoded:
             generator = generator_at(*address, i)
             flipped = torch.rand(len(pixels), generator=generator) < self.crops.flip
             cut = torch.where(sent(flipped, self.device).view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
-            labels, index = (sent(values, self.device) for values in (self.pictures.labels[order[i]], order[i]))
-            yield Cut(cut, labels, index), generator
+            yield Cut(cut, sent(self.pictures.labels[order[i]], self.device), order[i]), generator
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images in order; see `Feed`."""
@@ -75,11 +79,15 @@ class Decoded:
         asked = [[(position, 1, None) for position in batch.tolist()] for batch in batches]
         for batch, pixels in zip(batches, self._load(asked), strict=True):
             labels = sent(self.pictures.labels[batch], self.device)
-            yield Cut(pixels, labels, torch.full_like(labels, -1))
+            yield Cut(pixels, labels, torch.full((len(batch),), -1))
 
     def _load(self, asked: list[list[Any]]) -> Iterator[UInt8[Tensor, "B V C S S"]]:
         pin = self.device.type == "cuda"
-        ahead: dict[str, Any] = {"prefetch_factor": AHEAD} if self.workers else {}
+        ahead: dict[str, Any] = {}
+        if self.workers and asked:
+            crops = sum(count for _, count, _ in asked[0])
+            room = AHEAD_BYTES // (self.workers * crops * self.pictures.channels * self.crops.size**2)
+            ahead = {"prefetch_factor": min(max(room, 1), AHEAD)}
         loader: DataLoader[Any] = DataLoader(
             _Cutting(self.pictures, self.crops),
             batch_sampler=asked,

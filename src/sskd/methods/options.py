@@ -3,7 +3,8 @@
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sskd.errors import UserError, unknown
 from sskd.methods.plan import Method
@@ -29,19 +30,34 @@ def check_options(method: Method, name: str, options: Mapping[str, Any]) -> None
             if not known:
                 raise UserError(f"The method {name} has no options; got {option!r}.")
             raise unknown(f"option of {name}", option, known)
-        _check_type(name, option, known[option], value)
+        hint = get_type_hints(method)[option]
+        if not _fits(value, hint):
+            raise UserError(f"The option {option} of {name} takes {_said(hint)}; got {value!r}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"The option {option} of {name} takes a finite number; got {value!r}.")
 
 
-def _check_type(method: str, option: str, default: Any, value: Any) -> None:
-    kinds: tuple[type, ...] = (int, float)  # a default of None stands for a number that is chosen elsewhere
-    expected = "a number"
-    if isinstance(default, bool):
-        kinds, expected = (bool,), "true or false"
-    elif isinstance(default, int):
-        kinds, expected = (int,), "a whole number"
-    elif isinstance(default, str):
-        kinds, expected = (str,), "a name"
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UserError(f"The option {option} of {method} takes {expected}; got {value!r}.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"The option {option} of {method} takes a finite number; got {value!r}.")
+_SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a name", type(None): "null"}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a command line or a YAML file is what the annotation says; lists stand for tuples."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in parts
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple:
+        return isinstance(value, list | tuple) and all(_fits(one, parts[0]) for one in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _said(hint: Any) -> str:
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if kind in (Union, UnionType):
+        return " or ".join(_said(part) for part in parts)
+    return f"a list, each {_said(parts[0])}" if kind is tuple else _SAID.get(hint, str(hint))

@@ -40,9 +40,12 @@ class Term(nn.Module):
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
 
-    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Tensor | None:
-        """What this step needs of randomness. Drawn outside the compiled step, it comes back in `batch.draws`."""
-        return None
+    def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Mapping[str, Tensor]:
+        """What this step needs of randomness, and of buffers that it updates. `index` is on the CPU.
+
+        Called outside the compiled step; what it returns comes back on the device, as `batch.draws[name of the term]`.
+        """
+        return {}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """The loss."""

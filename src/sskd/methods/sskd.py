@@ -54,8 +54,7 @@ class HeadTask(Term):
 
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """`ss_accuracy`: how many questions the head answers rightly."""
-        level = error_level(self._logits(teacher), self.pretext.target(batch))
-        return {"ss_accuracy": (level == 0).float().mean()}
+        return {"ss_accuracy": _accuracy(self._logits(teacher), self.pretext.target(batch))}
 
 
 class Transformed(Term):
@@ -111,8 +110,7 @@ class Similarity(Term):
 
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """`ss_accuracy` of the student's head; `ss_kept`, the fraction of rows that are transferred."""
-        level = error_level(self.pretext.logits(self.head(student["pooled"])), self.pretext.target(batch))
-        seen = {"ss_accuracy": (level == 0).float().mean()}
+        seen = {"ss_accuracy": _accuracy(self.pretext.logits(self.head(student["pooled"])), self.pretext.target(batch))}
         if teacher:
             target = self.pretext.logits(self.borrowed[0](teacher["pooled"]))
             seen["ss_kept"] = self._kept(target, batch).float().mean()
@@ -178,6 +176,12 @@ def plan(
     loss = {name: (weights[name], term) for name, term in terms.items()}
     student = Stage("student", loss, ("student", "ss"), epochs, optim)
     return Plan((head, student), task, {"teacher_head": teacher_head})
+
+
+def _accuracy(logits: Float[Tensor, "M K"], target: Tensor) -> Tensor:
+    """Share of right answers; questions without one (target -1, as of an index that is not there) do not count."""
+    right = error_level(logits, target.clamp(min=0)) == 0
+    return masked_mean(right.float(), target >= 0)
 
 
 def _width(pair: Pair, side: str) -> int:

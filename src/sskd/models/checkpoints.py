@@ -100,12 +100,8 @@ def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
     backbone.load_state_dict(state)
 
 
-def save_network(
-    network: Network, state: State, folder: Path, image_shape: tuple[int, int, int], crop_pct: float = 1.0
-) -> None:
+def save_network(network: Network, state: State, folder: Path, image_shape: tuple[int, int, int]) -> None:
     """Write `model.safetensors` and `config.json`. `state` is the backbone's, at the epoch that is to be kept.
-
-    `crop_pct`: which part of an image's shorter side was seen in evaluation; 7/8 of photographs.
 
     Networks of the zoo and of timm come back with `timm.create_model("local-dir:FOLDER", pretrained=True)`, all with
     `load_folder`.
@@ -116,7 +112,7 @@ def save_network(
         "input_size": [network.channels, side, side],
         "mean": list(network.normalisation.mean),
         "std": list(network.normalisation.std),
-        "crop_pct": crop_pct,
+        "crop_pct": network.crop_pct,
     }
     make_folder(folder)
     draft = folder / ".config.json.draft"

@@ -109,7 +109,7 @@ def load_folder(folder: Path) -> Network:
         architecture, settings = str(config["architecture"]), config["pretrained_cfg"]
         class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
         mean, std = (tuple(map(float, settings[key])) for key in ("mean", "std"))
-        size = int(settings["input_size"][-1])
+        size, crop_pct = int(settings["input_size"][-1]), float(settings.get("crop_pct") or 1.0)
         arguments = {k: v for k, v in dict(config.get("model_args", {})).items() if k != "num_classes"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -119,7 +119,10 @@ def load_folder(folder: Path) -> Network:
     normalisation = Normalisation(mean, std, f"{folder}/config.json")
     built = build(architecture, len(class_names), len(mean), **arguments)
     load_strictly(built.backbone, read_state(folder / "model.safetensors"), architecture)
-    return assembled(architecture, built._replace(normalisation=normalisation, size=size), class_names, normalisation)
+    built = built._replace(normalisation=normalisation, size=size)
+    network = assembled(architecture, built, class_names, normalisation)
+    network.crop_pct = crop_pct
+    return network
 
 
 def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
@@ -168,7 +171,9 @@ def _restated(network: Network, brought: Brought) -> Network:
     """With what the arguments say instead of what the weights' record says."""
     normalisation, size = brought.stated() or network.normalisation, brought.size or network.size
     built = Built(network.backbone, network.channels, size, normalisation, network.arguments)
-    return assembled(network.architecture, built, network.class_names, normalisation)
+    restated = assembled(network.architecture, built, network.class_names, normalisation)
+    restated.crop_pct = network.crop_pct
+    return restated
 
 
 def from_module(module: nn.Module, name: str, stated: Brought, facts: Facts) -> Network:

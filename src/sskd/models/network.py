@@ -45,6 +45,7 @@ class Network(nn.Module):
         self.class_names = class_names
         self.normalisation = normalisation
         self.size = size
+        self.crop_pct = 1.0  # the part of an image's shorter side that is seen in evaluation; 7/8 of photographs
         self.arguments = dict(arguments or {})  # with which timm makes the backbone again
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, -1, 1, 1), persistent=False)
@@ -114,9 +115,11 @@ class Network(nn.Module):
 
     def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
         """The same backbone for these classes: `order` says which of its outputs are theirs."""
-        return Network(
+        network = Network(
             self.architecture, self.backbone, self.normalisation, class_names, self.size, taps, order, self.arguments
         )
+        network.crop_pct = self.crop_pct
+        return network
 
     def replace_classifier(self, classes: int) -> None:
         """Put a fresh linear classifier of so many classes in the place of the old one.

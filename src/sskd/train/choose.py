@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from sskd.memory import all_sent
 from sskd.methods.plan import Plan
 from sskd.models.network import Network
 from sskd.train.optim import build_optimizer
@@ -113,7 +114,7 @@ def _dummy(plan: Plan, batch_size: int, image_shape: tuple[int, int, int], execu
     nothing = torch.zeros(batch_size, dtype=torch.int64, device=execution.device)
     index = torch.arange(batch_size)
     drawn = {name: term.draw(generator, index) for name, (_, term) in plan.stages[-1].loss.items()}
-    draws = {name: value.to(execution.device) for name, value in drawn.items() if value is not None}
+    draws = all_sent(drawn, torch.device(execution.device))
     asked = torch.zeros(images.shape[:2], dtype=torch.int64, device=execution.device)
     dtype = torch.float64 if execution.precision == "fp64" else torch.float32
     return Batch(images.to(dtype), nothing, index.to(execution.device), asked, nothing[0].float(), draws)

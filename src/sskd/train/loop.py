@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from sskd.data.feed import Cut, Feed
 from sskd.errors import UserError
-from sskd.memory import sent
+from sskd.memory import all_sent, sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.seeds import generator_at, mix
@@ -97,6 +98,11 @@ class StageRun:
 
     def run(self, state: dict[str, Any] | None) -> None:
         """Train from `state`, or from the cache or the start where there is none."""
+        trainer = self.trainer
+        with trainer.shared.hold(self.stage, trainer.listener.note) if self.stage.shared else nullcontext():
+            self._run(state)
+
+    def _run(self, state: dict[str, Any] | None) -> None:
         if state is None and self.stage.shared and self._reuse():
             return
         step = Step(self.stage, self.trainer.student, self.trainer.teacher, self.trainer.execution)
@@ -193,15 +199,15 @@ class StageRun:
         """A training batch of crops. What is drawn besides comes from the step's generator."""
         batch = self._viewed(cut, generator, epoch)
         drawn = {name: term.draw(generator, cut.index) for name, (_, term) in self.stage.loss.items()}
-        device = cut.pixels.device
-        return batch._replace(draws={name: sent(value, device) for name, value in drawn.items() if value is not None})
+        return batch._replace(draws=all_sent(drawn, cut.pixels.device))
 
     def _viewed(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
         views = self.trainer.plan.views
-        images, asked = views.transform(cut.pixels.expand(-1, views.views, -1, -1, -1), generator)
         dtype = torch.float64 if self.trainer.execution.precision == "fp64" else torch.float32
+        crops = (cut.pixels.float() / 255).to(dtype)
+        images, asked = views.transform(crops.expand(-1, views.views, -1, -1, -1), generator)
         done = torch.full((), float(epoch), device=images.device)
-        return Batch((images.float() / 255).to(dtype), cut.labels, cut.index, asked, done, {})
+        return Batch(images, cut.labels, sent(cut.index, images.device), asked, done, {})
 
     def _evaluate(self, step: Step, feed: Feed) -> dict[str, float]:
         """Means over a split, in eval mode. Batches as in training: the pretext's question depends on their size."""
@@ -210,8 +216,8 @@ class StageRun:
             module.eval()
         meter, generator = Meter(), generator_at("evaluate")
         # Without a question there is nothing that depends on the batch, and large batches are faster.
-        size = self.trainer.schedule.batch_size if self.trainer.plan.views.views > 1 else 512
-        for cut in feed.whole(size):
+        size = self.trainer.schedule.batch_size
+        for cut in feed.whole(size if self.trainer.plan.views.views > 1 else max(size, feed.comfortable)):
             meter.update(step.measure(self._viewed(cut, generator, self.stage.epochs)), 0, len(cut.labels))
         for part, mode in modes.items():
             part.training = mode

@@ -1,5 +1,7 @@
 """Whom the loop talks to: where a run is kept, where shared results are kept, who is told."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +31,10 @@ class Keeper(Protocol):
 
 class Shared(Protocol):
     """The cache of what depends on the teacher and its data alone."""
+
+    def hold(self, stage: Stage, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keep others from running the same stage meanwhile; `waiting` is told if one already does."""
+        ...
 
     def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
         """Place and module states of a stage that was run before, or None."""

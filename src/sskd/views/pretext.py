@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # position in this run's training set; -1 where there is none
     asked: Int64[Tensor, "B V"]  # what was done to each view: rotation k, permutation, transformation
     epoch: Float[Tensor, ""]  # epochs of this stage that are done, for weights that warm up
-    draws: Mapping[str, Tensor]  # what terms asked to have drawn for this step, by the term's name
+    draws: Mapping[str, Mapping[str, Tensor]]  # what terms asked to have drawn for this step, by the term's name
 
 
 class Views(Protocol):
@@ -34,7 +34,10 @@ class Views(Protocol):
     def transform(
         self, crops: Float[Tensor, "B V C H W"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "B V C H W"], Int64[Tensor, "B V"]]:
-        """The views made of crops, and what was done to each. View 0 stays as it is."""
+        """The views made of crops in [0, 1], and what was done to each. View 0 stays as it is.
+
+        Crops may share memory (`own_crop` False), so nothing is to be changed in place.
+        """
         ...
 
 

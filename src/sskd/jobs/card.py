@@ -31,8 +31,9 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "|---|---|",
         f"| data | {data['name']}: {data['train_images']:,} training images{_of_all(data)} |",
         f"| teacher | {_teacher(config)} |",
-        f"| method | {arguments['method']}{_options(arguments['options'])}, seed {arguments['training']['seed']}, "
+        f"| method | {arguments['method']}, seed {arguments['training']['seed']}, "
         f"{arguments['training']['epochs']} epochs |",
+        f"| options | {json.dumps(arguments['options'])} |",
         f"| input | {'x'.join(map(str, pretrained['input_size']))}, mean {_numbers(pretrained['mean'])}, "
         f"std {_numbers(pretrained['std'])}, for pixels from 0 to 1 |",
         f"| classes | {len(names)}: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''} |",
@@ -73,10 +74,6 @@ def _of_all(data: Mapping[str, Any]) -> str:
 def _teacher(config: Mapping[str, Any]) -> str:
     teacher = config["teacher"]
     return f"{teacher['architecture']}, weights {teacher['weights'][:16]}" if teacher else "none"
-
-
-def _options(options: Mapping[str, Any]) -> str:
-    return f" {json.dumps(options)}" if options else ""
 
 
 def _numbers(values: Sequence[float]) -> str:

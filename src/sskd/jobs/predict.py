@@ -2,19 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
-from sskd.data.crops import STORED
 from sskd.data.decode import reduced, to_pixels
 from sskd.data.folder import IMAGES, Files
 from sskd.data.pictures import Pictures, refuse_unreadable, unreadable, without
+from sskd.data.prepare import PHOTOGRAPH
 from sskd.errors import UserError
-from sskd.files import read_json
-from sskd.models.load import Brought, Facts, load_network, network_folder
+from sskd.jobs.teachers import pick_device
+from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
-from sskd.teachers import pick_device
 
 
 class Prediction(NamedTuple):
@@ -56,7 +55,7 @@ def predictions(
     where = torch.device(pick_device(device))
     found: list[Prediction] = []
     for positions in torch.split(torch.arange(len(pictures)), batch_size) if len(pictures) else ():
-        pixels = torch.stack([_pixels(pictures, i, network, _margin(run)) for i in positions.tolist()])
+        pixels = torch.stack([_pixels(pictures, i, network) for i in positions.tolist()])
         found += _labelled(network.to(where), pixels.to(where), [_path(pictures, i) for i in positions.tolist()], top)
     return found, list(refused.values())
 
@@ -73,16 +72,11 @@ def _found(place: Path) -> Iterator[Path]:
         raise UserError(f"There is no file or folder {place}. Give image files, or folders of them.")
 
 
-def _margin(run: str) -> float:
-    """How much larger than the network's images photographs were stored: 8/7, or 1 for images of one small size."""
-    settings: dict[str, Any] = read_json(network_folder(Path(run)) / "config.json").get("pretrained_cfg", {})
-    return STORED if float(settings.get("crop_pct", 1.0)) < 1 else 1.0
-
-
-def _pixels(pictures: Pictures, position: int, network: Network, margin: float) -> torch.Tensor:
-    image, size = pictures.open(position), network.size or 0
-    if image.size != (size, size) or margin > 1:
-        image = reduced(image, round(size * margin))
+def _pixels(pictures: Pictures, position: int, network: Network) -> torch.Tensor:
+    """As in evaluation: images of one small size as they are, photographs reduced and their middle cut out."""
+    image, size = pictures.open(position), network.size or PHOTOGRAPH
+    if image.size != (size, size) or network.crop_pct < 1:
+        image = reduced(image, round(size / network.crop_pct))
     corner = (image.width - size) // 2
     return to_pixels(image, network.channels)[:, corner : corner + size, corner : corner + size]
 

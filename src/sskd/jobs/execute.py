@@ -6,24 +6,25 @@ from typing import Any
 
 import torch
 
-from sskd.assemble import Assembled, assemble
-from sskd.card import model_card
 from sskd.curves import with_curves
 from sskd.data.crops import Resized
+from sskd.data.images import Images
 from sskd.data.prepare import make_feed
 from sskd.data.stream import default_workers
 from sskd.environment import environment
 from sskd.errors import unknown
 from sskd.files import alone_in, read_json, write_atomic
-from sskd.job import Job
-from sskd.machine import chosen, resumed
+from sskd.jobs.assemble import Assembled, assemble
+from sskd.jobs.card import model_card
+from sskd.jobs.job import Job
+from sskd.jobs.machine import chosen, memory_explained, resumed
+from sskd.jobs.teachers import pick_device
 from sskd.methods import METHODS
-from sskd.methods.options import check_options
+from sskd.methods.options import check_options, options_of
 from sskd.models.checkpoints import save_network
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
-from sskd.teachers import pick_device
 from sskd.train.loop import Data, Schedule, Trainer
 from sskd.train.protocols import Record
 from sskd.train.step import Execution
@@ -35,21 +36,21 @@ def execute(job: Job, display: Display) -> Record:
     Raises:
         UserError: anything about the arguments, the data, the teacher or the machine that a user can put right.
     """
+    if job.method not in METHODS:
+        raise unknown("method", job.method, METHODS)
     run = Run(job.out)
     if (begun := run.config()) is not None:
-        run.same(job.arguments(), "arguments", but=("training.threads",))  # it goes on with those it began with
+        run.same(_arguments(job), "arguments", but=("training.threads",))  # it goes on with those it began with
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result
-    if job.method not in METHODS:
-        raise unknown("method", job.method, METHODS)
     check_options(METHODS[job.method], job.method, job.options)
     if "student" not in job.modules and job.init is None:
         resolve(job.network)
     if job.training.threads is not None:
         torch.set_num_threads(job.training.threads)
     device = pick_device(job.training.device)
-    parts = assemble(job, torch.device(device), (begun or {}).get("data", {}).get("decode"))
+    parts = assemble(job, (begun or {}).get("data", {}).get("decode"))
     for note in parts.notes:
         display.note(note)
     with alone_in(job.out):
@@ -57,16 +58,19 @@ def execute(job: Job, display: Display) -> Record:
 
 
 def _train(job: Job, run: Run, parts: Assembled, device: str, display: Display) -> Record:
-    config = {"arguments": job.arguments(), **parts.config(), "environment": environment()}
+    config = {"arguments": _arguments(job), **parts.config(), "environment": environment()}
     if run.config() is not None:
         run.same(config["data"], "data")
         run.same(config["teacher"], "teacher")
         execution = resumed(run, device, display)
     else:
+        if parts.decode == "workers" and job.reading.unreadable == "refuse":
+            parts.splits.refuse_unreadable()
         execution, timed = chosen(job, parts, device, display)
         run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
-    trainer = _trainer(job, run, config, parts, execution, display)
-    trainer.fit()
+    with memory_explained(job, parts, execution):
+        trainer = _trainer(job, run, config, parts, execution, display)
+        trainer.fit()
     return _finish(job, run, trainer, parts)
 
 
@@ -84,6 +88,8 @@ def _trainer(
     schedule = Schedule(training.batch_size, training.seed, training.evaluate_every, training.checkpoint_every)
     address = {
         "teacher": [config["teacher"].get(key) for key in ("weights", "size", "order")],
+        "taps": dict(job.teacher_taps),
+        "modules": {name: str(module) for name, module in parts.plan.modules.items()},
         "data": seen.fingerprint(),
         "views": parts.plan.views.name,
         "crops": config["data"]["crops"],
@@ -100,9 +106,8 @@ def _trainer(
 def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
     best, student = trainer.best.get("record"), parts.student
     state = trainer.best["student"] if best else student.backbone.cpu().state_dict()
-    crops = parts.crops
-    crop_pct = crops.size / crops.stored if isinstance(crops, Resized) and parts.decode else 1.0
-    save_network(student, state, run.student, parts.shape, crop_pct)
+    student.crop_pct = _crop_pct(parts)
+    save_network(student, state, run.student, parts.shape)
     records = run.records()
     result = {
         "network": student.architecture,
@@ -119,3 +124,16 @@ def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
     write_atomic(run.student / "README.md", card.encode())
     run.finish(result)
     return result
+
+
+def _crop_pct(parts: Assembled) -> float:
+    """Which part of the shorter side is seen in evaluation."""
+    crops, test = parts.crops, parts.splits.evaluation["test"]
+    if not isinstance(crops, Resized):
+        return 1.0
+    return crops.size / (test.pixels.shape[-1] if isinstance(test, Images) else crops.stored)
+
+
+def _arguments(job: Job) -> dict[str, Any]:
+    """The job's arguments with all of the method's options: a later version may have other defaults."""
+    return {**job.arguments(), "options": {**options_of(METHODS[job.method]), **job.options}}

@@ -10,13 +10,13 @@ from sskd.data.stream import default_workers
 from sskd.environment import environment
 from sskd.errors import UserError
 from sskd.files import alone_in
-from sskd.job import Job
+from sskd.jobs.job import Job
+from sskd.jobs.teachers import describe, facts_of, fit_classes, measure, pick_device
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, load_network
 from sskd.models.network import Network
 from sskd.progress import Display
 from sskd.runs import Run
-from sskd.teachers import describe, facts_of, fit_classes, measure, pick_device
 from sskd.train.protocols import Record
 
 Shape = tuple[int, int, int]
@@ -35,9 +35,12 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
     own = load_network(brought, facts_of(source, test.channels))
     network, notes = fit_classes(own, brought.place, source)
     crops: Crops = Padded(0, 0)
-    if isinstance(test, Pictures) or size is not None:
+    if isinstance(test, Pictures) or size is not None or network.crop_pct < 1:
         crops = Resized(size or network.size or PHOTOGRAPH)
-        test = test.stored(crops.stored) if isinstance(test, Pictures) and fits([test], crops, where) else test
+        if isinstance(test, Pictures):
+            test = test.stored(crops.stored) if fits([test], crops) else test
+        else:
+            test = test.reduced(crops.stored)
     shape = image_shape(test, crops)
     network.shapes(shape)
     accuracy = measure(network, make_feed(test, crops, where, default_workers()), where)

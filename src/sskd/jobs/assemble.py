@@ -10,13 +10,13 @@ from sskd.data.crops import Crops, Resized
 from sskd.data.prepare import choose_crops, fits, image_shape
 from sskd.data.source import Source, info
 from sskd.data.splits import Splits, cut
-from sskd.job import Job
+from sskd.jobs.job import Job
+from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.models.network import Network
 from sskd.models.taps import parse_taps
 from sskd.seeds import mix
-from sskd.teachers import describe, fresh, load_teacher
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,21 @@ class Assembled:
             },
             "teacher": describe(self.teacher) if self.teacher else {},
             "optim": asdict(self.optim),
+            "stages": [
+                {
+                    "name": stage.name,
+                    "epochs": stage.epochs,
+                    "trains": list(stage.trains),
+                    "loss": {name: weight for name, (weight, _) in stage.loss.items()},
+                }
+                for stage in self.plan.stages
+            ],
             "class_names": list(source.class_names),
             "notes": list(self.notes),
         }
 
 
-def assemble(job: Job, device: torch.device, decode: str | None) -> Assembled:
+def assemble(job: Job, decode: str | None) -> Assembled:
     """Read the data, build and load the networks, make the plan. `decode` is what an interrupted run had settled on.
 
     Raises:
@@ -77,8 +86,9 @@ def assemble(job: Job, device: torch.device, decode: str | None) -> Assembled:
         teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
     data = info(source, splits.train, shape)
     pair = Pair(student.shapes(shape), teacher.shapes(shape) if teacher else None, data, _left_out(student, teacher))
-    optim = training.optim if training.optim.lr else replace(training.optim, lr=_usual_rate(student, job))
-    plan = METHODS[job.method](pair, epochs=max(training.epochs, 1), optim=optim, **job.options)
+    optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
+    torch.manual_seed(mix(training.seed, "method"))  # whatever was built before
+    plan = METHODS[job.method](pair, epochs=training.epochs, optim=optim, **job.options)
     notes = (*source.notes, *splits.notes, *said)
     if isinstance(crops, Resized):
         low, high = crops.scale
@@ -86,21 +96,24 @@ def assemble(job: Job, device: torch.device, decode: str | None) -> Assembled:
             *notes,
             f"Views are random boxes of {low:.0%} to {high:.0%} of the area, resized to {crops.size} pixels.",
         )
-        splits, decode = _decoded(splits, crops, device, decode or training.decode)
+        splits, decode = _decoded(splits, crops, decode or training.decode)
         notes = (*notes, f"Photographs are decoded {_HOW[decode]}.") if decode else notes
     else:
         decode = None
     return Assembled(source, splits, crops, shape, student, teacher, plan, optim, decode, notes)
 
 
-_HOW = {"once": "once, and kept in memory reduced to 8/7 of that", "workers": "by workers, anew in each epoch"}
+_HOW = {
+    "once": "once; the middle square of each is kept in memory, reduced to 8/7 of that",
+    "workers": "by workers, anew in each epoch",
+}
 
 
-def _decoded(splits: Splits, crops: Resized, device: torch.device, decode: str) -> tuple[Splits, str | None]:
+def _decoded(splits: Splits, crops: Resized, decode: str) -> tuple[Splits, str | None]:
     if not splits.encoded():
-        return splits, None
+        return splits.stored(crops.stored), None
     if decode == "auto":
-        decode = "once" if fits([splits.full, *splits.evaluation.values()], crops, device) else "workers"
+        decode = "once" if fits([splits.full, *splits.evaluation.values()], crops) else "workers"
     return (splits.stored(crops.stored) if decode == "once" else splits), decode
 
 

@@ -1,16 +1,18 @@
 """How a run uses the machine at hand: measured when it starts, kept when it goes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
-from sskd.assemble import Assembled
 from sskd.environment import processor
 from sskd.errors import UserError
-from sskd.job import Job
+from sskd.jobs.assemble import Assembled
+from sskd.jobs.job import Job
+from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
 from sskd.runs import Run
-from sskd.teachers import pick_device
 from sskd.train.choose import candidates, fastest, has_compiler, title
 from sskd.train.step import Execution
 
@@ -31,12 +33,52 @@ def resumed(run: Run, device: str, display: Display) -> Execution:
         ) from error
     if torch.device(execution.device).type != torch.device(device).type:
         display.note(f"This run began on {pick_device(execution.device)}; it goes on there.")
+    else:
+        execution = replace(execution, device=device)
     if (began := config.get("environment", {}).get("processor")) != processor():
         display.note(f"This run began on {began}; here is {processor()}, so its numbers may differ in the last digits.")
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")
     torch.set_num_threads(execution.threads)
     return execution
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+
+
+@contextmanager
+def memory_explained(job: Job, parts: Assembled, execution: Execution) -> Iterator[None]:
+    """Say what would fit where memory runs out.
+
+    Raises:
+        UserError: it ran out; with the largest batch, of halves of the one asked for, that a step has room for.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch's own out-of-memory error is a RuntimeError
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
+            raise
+        reason = " ".join(str(error).split())[:160]
+    size = min(job.training.batch_size, len(parts.splits.train))
+    fitting = _fitting(parts, execution, size // 2)
+    cure = f"A step with --batch_size {fitting} fits" if fitting else "Not even a step with one image fits"
+    raise UserError(
+        f"Memory ran out with batches of {size} images, {parts.plan.views.views} views each ({reason}). {cure}; "
+        "smaller --size, --precision bf16 or a smaller network need less too. Start again with another --out."
+    )
+
+
+def _fitting(parts: Assembled, execution: Execution, size: int) -> int | None:
+    """The largest of size, size / 2, size / 4 ... images with which a step has room."""
+    while size:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            fastest([execution], parts.student, parts.teacher, parts.plan, size, parts.shape, repeats=1)
+            return size
+        except (RuntimeError, MemoryError):
+            size //= 2
+    return None
 
 
 def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[Execution, dict[str, float]]:
