@@ -203,9 +203,7 @@ def test_loss_that_explodes_later(distil: Cli, tmp_path: Path) -> None:
     assert again.err == refused.err
 
 
-@pytest.mark.parametrize(
-    ("room", "said"), [(9, "A step with --batch_size 5 fits"), (0, "Not even a step with one image")]
-)
+@pytest.mark.parametrize(("room", "said"), [(9, "A step with --batch_size 5 fits"), (0, "Not even a step with one")])
 def test_memory_that_runs_out(
     room: int, said: str, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

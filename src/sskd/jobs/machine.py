@@ -59,13 +59,13 @@ def memory_explained(job: Job, parts: Assembled, execution: Execution) -> Iterat
         if not isinstance(error, MemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
         reason = " ".join(str(error).split())[:160]
-    size = min(job.training.batch_size, len(parts.splits.train))
-    fitting = _fitting(parts, execution, size // 2)
-    cure = f"A step with --batch_size {fitting} fits" if fitting else "Not even a step with one image fits"
-    raise UserError(
-        f"Memory ran out with batches of {size} images, {parts.plan.views.views} views each ({reason}). {cure}; "
-        "smaller --size, --precision bf16 or a smaller network need less too. Start again with another --out."
-    )
+        size = min(job.training.batch_size, len(parts.splits.train))
+        fitting = _fitting(parts, execution, size // 2)
+        cure = f"A step with --batch_size {fitting} fits" if fitting else "Not even a step with one image fits"
+        raise UserError(
+            f"Memory ran out with batches of {size} images, {parts.plan.views.views} views each ({reason}). {cure}; "
+            "smaller --size, --precision bf16 or a smaller network need less too. Start again with another --out."
+        ) from error
 
 
 def _fitting(parts: Assembled, execution: Execution, size: int) -> int | None:
