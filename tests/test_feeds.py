@@ -6,9 +6,9 @@ import torch
 from sskd.data import load_source
 from sskd.data.batches import Resident
 from sskd.data.crops import Padded, Resized
+from sskd.data.decoded import Decoded
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import choose_crops, fits, image_shape, make_feed
-from sskd.data.stream import Decoded
 from sskd.errors import UserError
 from tests.photographs import write_photographs
 

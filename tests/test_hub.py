@@ -4,13 +4,22 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
 from sskd.data import load_source
+from sskd.data.crops import Resized
 from sskd.data.pictures import Pictures
+from sskd.data.prepare import make_feed
 from sskd.data.reading import Reading
+from sskd.data.streams import Stream
 from sskd.errors import UserError
+from sskd.methods import METHODS
+from sskd.methods.parts import CrossEntropy
+from sskd.methods.plan import Optim, Pair, Plan, Stage
 from sskd.models.build import build
+from sskd.views.pretext import Plain
+from tests.conftest import TRAINING, Cli
 from tests.photographs import CLASSES, write_photographs
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
@@ -51,3 +60,60 @@ def test_without_a_network_the_hub_says_so_within_seconds(tmp_path: Path, monkey
     with pytest.raises(UserError, match=r"does not answer .*--local-dir FOLDER; then name local-dir:FOLDER"):
         build("hf-hub:someone/something", 3, 3)
     assert time.monotonic() - began < 10
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Photographs as parquet, which can be streamed."""
+    folder = write_photographs(tmp_path / "photographs", {"train": 12, "test": 4})
+    for split, rows in datasets.load_dataset(str(folder)).items():
+        (tmp_path / "stored").mkdir(exist_ok=True)
+        embedded = rows.map(lambda row: row, features=rows.features)
+        embedded.cast_column("image", datasets.Image()).to_parquet(tmp_path / "stored" / f"{split}.parquet")
+    return tmp_path / "stored"
+
+
+def test_a_stream_depends_on_its_address_alone(stored: Path) -> None:
+    reading = Reading(stream=True, epoch_images=24)
+    source = load_source(f"hub:{stored}", reading)
+    assert isinstance(source.train, Stream) and len(source.train) == 24 and source.class_names == CLASSES
+    feed = make_feed(source.train, Resized(16), torch.device("cpu"), 2)
+    whole = [cut for cut, _ in feed.epoch(5, 2, (0, "a", 0))]
+    assert len(whole) == feed.steps(5) == 4 and whole[0].pixels.shape == (5, 2, 3, 16, 16)
+    assert all((cut.index == -1).all() for cut in whole)
+    labels = torch.cat([cut.labels for cut in whole])
+    assert 5 < int(labels.sum()) < 15 and (labels[1:] != labels[:-1]).any(), "shuffled"
+    rest = [cut for cut, _ in feed.epoch(5, 2, (0, "a", 0), first=2)]
+    assert all(torch.equal(one.pixels, two.pixels) for one, two in zip(whole[2:], rest, strict=True))
+    assert all(torch.equal(one.labels, two.labels) for one, two in zip(whole[2:], rest, strict=True))
+    other = next(iter(feed.epoch(5, 2, (0, "a", 1))))[0]
+    assert not torch.equal(other.pixels, whole[0].pixels)
+    tests = make_feed(source.test, Resized(16), torch.device("cpu"), 2)
+    assert sum(len(cut.labels) for cut in tests.whole(3)) == 8
+    short = load_source(f"hub:{stored}", Reading(stream=True, epoch_images=30)).train
+    with pytest.raises(UserError, match=r"ended after 20 images; 30 were promised.*--reading\.epoch_images"):
+        list(make_feed(short, Resized(16), torch.device("cpu"), 2).epoch(10, 1, (0,)))
+
+
+class Remembers(CrossEntropy):
+    needs_index = True
+
+
+def remembering(pair: Pair, *, epochs: int, optim: Optim) -> Plan:
+    return Plan((Stage("student", {"ce": (1.0, Remembers())}, ("student",), epochs, optim),), Plain())
+
+
+def test_methods_on_a_stream(stored: Path, sskd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data: tuple[str, ...] = ("--data", f"hub:{stored}", "--reading.stream", "true", "--reading.epoch_images", "24")
+    data += ("--size", "32", "--epochs", "1")
+    taught = sskd("teacher", *data, "--model", "cifar_resnet8", "--out", tmp_path / "teacher", *TRAINING)
+    assert taught.code == 0, taught.err
+    assert "Read as a stream" in taught.out and "No validation split can be cut off a stream" in taught.out
+    words = ("--student", "cifar_resnet8", "--teacher", tmp_path / "teacher", "--out", tmp_path / "run")
+    done = sskd("distill", *data, *words, "--options.head_epochs", "1", *TRAINING)
+    assert done.code == 0, done.err
+    refused = sskd("distill", *data, *words[:-1], tmp_path / "no", "--fraction", "0.5", *TRAINING)
+    assert refused.code == 2 and "--fraction 0.5 needs images that can be asked for by number" in refused.err
+    monkeypatch.setitem(METHODS, "memory", remembering)
+    refused = sskd("distill", *data, *words[:-1], tmp_path / "no", "--method", "memory", *TRAINING)
+    assert refused.code == 2 and "The method memory (its term ce) remembers each training image" in refused.err

@@ -13,7 +13,7 @@ from PIL import Image
 from sskd.data import load_source
 from sskd.data.check import check, contact_sheet
 from sskd.data.reading import Reading
-from tests.conftest import TRAINING, Cli
+from tests.conftest import TRAINING, Cli, in_memory
 from tests.photographs import CLASSES, write_oddities, write_photographs, write_unreadable
 
 
@@ -144,4 +144,5 @@ def test_data_check(sskd: Cli, photographs: Path, tmp_path: Path) -> None:
 def test_data_check_of_images_in_memory(sskd: Cli) -> None:
     done = sskd("data", "check", "--data", "digits")
     assert done.code == 0 and "all 32x32" in done.out and "No duplicates" in done.out
-    assert contact_sheet(load_source("digits")).startswith(b"\x89PNG")
+    digits = load_source("digits")
+    assert contact_sheet(in_memory(digits.train), digits.class_names).startswith(b"\x89PNG")

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from sskd.data.check import Checked, check, contact_sheet
 from sskd.data.reading import Reading
+from sskd.data.source import Indexed
 from sskd.files import make_folder, write_atomic
 
 LISTED = 40  # classes that the table shows
@@ -43,9 +44,9 @@ def check_data(data: str, reading: Reading = Reading(), sheet: str | None = None
         say("No duplicates.")
     for suggestion in checked.suggestions:
         say(f"Suggested: {suggestion}.")
-    if sheet is not None:
+    if sheet is not None and isinstance(source.train, Indexed):
         make_folder(Path(sheet).parent)
-        write_atomic(Path(sheet), contact_sheet(source))
+        write_atomic(Path(sheet), contact_sheet(source.train, source.class_names))
         say(f"Contact sheet: {sheet}")
 
 

@@ -8,6 +8,7 @@ import torch
 from sskd.data import digits, folder, hub, parquet, published, shards
 from sskd.data.reading import Reading
 from sskd.data.source import Source
+from sskd.data.streams import Stream
 from sskd.data.subsets import describe_classes
 from sskd.errors import UserError, unknown
 
@@ -37,6 +38,8 @@ def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B00
         source = SOURCES[_family_of(Path(spec).expanduser())](spec, reading)
     else:
         raise unknown("data set", family, SOURCES)
+    if isinstance(source.train, Stream):
+        return source  # its labels are not known before they come
     counts = torch.bincount(source.train.labels, minlength=len(source.class_names))
     if (missing := counts == 0).any():
         raise UserError(

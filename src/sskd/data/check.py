@@ -14,7 +14,7 @@ from sskd.data.decode import reduced
 from sskd.data.images import Images
 from sskd.data.prepare import PHOTOGRAPH, SMALL
 from sskd.data.reading import Reading
-from sskd.data.source import ImageSet, Source
+from sskd.data.source import Indexed, Source
 
 FEW = 20  # training images of a class, below which a validation split costs more than it tells
 TILE, COLUMNS, ROWS, LINE = 64, 8, 24, 14  # of the contact sheet, in pixels, images and classes
@@ -39,9 +39,9 @@ def check(spec: str, reading: Reading) -> Checked:
     Raises:
         UserError: there is no such data set, or it cannot be used at all.
     """
-    source = load_source(spec, replace(reading, unreadable="skip"))
+    source = load_source(spec, replace(reading, unreadable="skip", stream=False))
     splits = {"train": source.train, "validation": source.validation, "test": source.test}
-    there = {name: images for name, images in splits.items() if images is not None}
+    there = {name: images for name, images in splits.items() if isinstance(images, Indexed)}  # no stream was asked for
     classes = len(source.class_names)
     counts = {name: torch.bincount(images.labels, minlength=classes).tolist() for name, images in there.items()}
     content = {name: _contents(images) for name, images in there.items()}
@@ -62,7 +62,7 @@ def check(spec: str, reading: Reading) -> Checked:
     return Checked(source, counts, sizes, duplicates, repeated, dict(modes.most_common()), suggestions)
 
 
-def _contents(images: ImageSet) -> dict[bytes, list[int]]:
+def _contents(images: Indexed) -> dict[bytes, list[int]]:
     """Positions by a hash of the image: of its pixels, or of the encoded bytes."""
     found: dict[bytes, list[int]] = {}
     for position in range(len(images)):
@@ -74,11 +74,11 @@ def _contents(images: ImageSet) -> dict[bytes, list[int]]:
     return found
 
 
-def _name(images: ImageSet, position: int) -> str:
+def _name(images: Indexed, position: int) -> str:
     return f"image {position}" if isinstance(images, Images) else images.reader.name(int(images.place[position]))
 
 
-def _sizes(images: ImageSet) -> list[tuple[int, int]]:
+def _sizes(images: Indexed) -> list[tuple[int, int]]:
     if isinstance(images, Images):
         height, width = images.pixels.shape[-2:]
         return [(height, width)] * len(images)
@@ -86,7 +86,7 @@ def _sizes(images: ImageSet) -> list[tuple[int, int]]:
     return [(image.height, image.width) for image in opened]
 
 
-def _modes(images: ImageSet) -> list[str]:
+def _modes(images: Indexed) -> list[str]:
     if isinstance(images, Images):
         return []
     encoded = (images.reader.read(int(place)) or b"" for place in images.place)
@@ -116,23 +116,23 @@ def _suggestions(
     return found
 
 
-def contact_sheet(source: Source) -> bytes:
+def contact_sheet(train: Indexed, class_names: Sequence[str]) -> bytes:
     """A PNG with the first training images of each class, a row a class, as many rows as fit on a page."""
-    rows = source.class_names[:ROWS]
+    rows = class_names[:ROWS]
     sheet = Image.new("RGB", (COLUMNS * TILE, len(rows) * (TILE + LINE)), "white")
     draw = ImageDraw.Draw(sheet)
     for row, name in enumerate(rows):
         top = row * (TILE + LINE)
         draw.text((2, top + 1), name, fill="black")
-        positions = (source.train.labels == row).nonzero().flatten()[:COLUMNS].tolist()
+        positions = (train.labels == row).nonzero().flatten()[:COLUMNS].tolist()
         for column, position in enumerate(positions):
-            sheet.paste(reduced(_picture(source.train, position), TILE), (column * TILE, top + LINE))
+            sheet.paste(reduced(_picture(train, position), TILE), (column * TILE, top + LINE))
     buffer = io.BytesIO()
     sheet.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _picture(images: ImageSet, position: int) -> Image.Image:
+def _picture(images: Indexed, position: int) -> Image.Image:
     if not isinstance(images, Images):
         return images.open(position)
     pixels = images.pixels[position]

@@ -13,7 +13,7 @@ from sskd.data.decode import header
 from sskd.data.images import Images, channel_statistics, square
 from sskd.data.pictures import Pictures, Reader, unreadable, without
 from sskd.data.reading import Reading
-from sskd.data.source import ImageSet, Source
+from sskd.data.source import Indexed, Source
 from sskd.errors import UserError
 
 IN_MEMORY = 128  # pixels: images of one size up to this side are decoded when they are read
@@ -65,7 +65,7 @@ def settle(encoded: Encoded, reading: Reading) -> Source:
             raise UserError(f"The {name} split of {encoded.name} holds no images.")
     looks = [look for split in splits.values() for look in _look(split)]
     channels = 1 if looks and all(grey for _, grey in looks) else 3
-    sets: dict[str, ImageSet] = {
+    sets: dict[str, Indexed] = {
         name: Pictures(split.reader, torch.arange(len(split.labels)), split.labels, channels)
         for name, split in splits.items()
     }
@@ -104,8 +104,8 @@ def _look(split: Split) -> list[tuple[tuple[int, int], bool]]:
         return [found for found in pool.map(look, chosen) if found is not None]
 
 
-def _skipped(sets: dict[str, ImageSet], notes: tuple[str, ...]) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
-    kept: dict[str, ImageSet] = {}
+def _skipped(sets: dict[str, Indexed], notes: tuple[str, ...]) -> tuple[dict[str, Indexed], tuple[str, ...]]:
+    kept: dict[str, Indexed] = {}
     for name, images in sets.items():
         assert isinstance(images, Pictures)
         refused = unreadable(images)
@@ -116,8 +116,8 @@ def _skipped(sets: dict[str, ImageSet], notes: tuple[str, ...]) -> tuple[dict[st
     return kept, notes
 
 
-def _decoded(sets: dict[str, ImageSet], size: tuple[int, int], reading: Reading, name: str) -> dict[str, ImageSet]:
-    decoded: dict[str, ImageSet] = {}
+def _decoded(sets: dict[str, Indexed], size: tuple[int, int], reading: Reading, name: str) -> dict[str, Indexed]:
+    decoded: dict[str, Indexed] = {}
     for split, images in sets.items():
         assert isinstance(images, Pictures)
         decoded[split] = square(images.as_they_are(*size), reading.square, name)
@@ -125,8 +125,8 @@ def _decoded(sets: dict[str, ImageSet], size: tuple[int, int], reading: Reading,
 
 
 def _with_test(
-    sets: dict[str, ImageSet], names: Sequence[str], reading: Reading, notes: tuple[str, ...]
-) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    sets: dict[str, Indexed], names: Sequence[str], reading: Reading, notes: tuple[str, ...]
+) -> tuple[dict[str, Indexed], tuple[str, ...]]:
     """Cut a test split off. Classes with one image keep it for training."""
     images = sets["train"]
     train, test = spared(images.labels, reading.test_share, len(names))

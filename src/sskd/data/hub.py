@@ -1,16 +1,28 @@
 """Image data sets of the Hugging Face hub, by their id: hub:OWNER/NAME. Needs the package datasets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from sskd.data.encoded import Encoded, Split, settle
+from sskd.data.encoded import PHOTOGRAPHS, Encoded, Split, settle
 from sskd.data.reading import Reading
 from sskd.data.source import Source
+from sskd.data.streams import Sample, Stream
 from sskd.errors import UserError, unknown
 from sskd.hub import quick_hub
+
+BUFFER = 1000  # images among which a stream is shuffled
+
+
+def encoded_bytes(stored: Any) -> bytes | None:
+    """An undecoded image: its bytes, or those of its file, since a data set of local files has paths alone."""
+    if stored is None or (stored["bytes"] is None and stored["path"] is None):
+        return None
+    data: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()
+    return data
 
 
 @dataclass(frozen=True)
@@ -23,11 +35,7 @@ class HubRows:
 
     def read(self, i: int) -> bytes | None:
         """The encoded image."""
-        stored = self.rows[i][self.column]
-        if stored is None or (stored["bytes"] is None and stored["path"] is None):
-            return None
-        data: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()  # a data set of local files has paths alone
-        return data
+        return encoded_bytes(self.rows[i][self.column])
 
     def name(self, i: int) -> str:
         """Row and split."""
@@ -53,7 +61,7 @@ def load(path: str | None, reading: Reading) -> Source:
     name, _, config = path.partition("@")
     quick_hub(f"the data set {name}")
     try:
-        splits = datasets.load_dataset(name, config or None)
+        splits = datasets.load_dataset(name, config or None, streaming=reading.stream)
     except Exception as error:  # network, names, scripts, formats: whatever datasets runs into
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -76,14 +84,67 @@ def load(path: str | None, reading: Reading) -> Source:
             raise unknown(f"column of {name}", column, features)
     if not isinstance(features[label], datasets.ClassLabel):
         raise UserError(f"The column {label} of {name} is no ClassLabel. Name another: --reading.label COLUMN.")
-    made = []
-    for title, rows in (("train", train), ("test", test)):
-        if rows is not None:
-            plain = rows.select_columns([image, label]).cast_column(image, datasets.Image(decode=False))
-            made.append(Split(HubRows(plain, str(image), f"{name} {title}"), torch.tensor(list(plain[label]))))
     note = f"{name}: images in column {image}, labels in {label}; splits {', '.join(splits)}."
-    names, title = tuple(features[label].names), name.replace("/", "-")
-    return settle(Encoded(title, names, made[0], made[1] if test is not None else None, notes=(note,)), reading)
+    found = _Found(name, tuple(features[label].names), str(image), str(label), train, test, note)
+    return _streamed(found, reading) if reading.stream else _kept(found, reading)
+
+
+class _Found(NamedTuple):
+    """A data set with its columns, as `datasets` gives it."""
+
+    name: str
+    class_names: tuple[str, ...]
+    image: str
+    label: str
+    train: Any
+    test: Any
+
+    note: str
+
+    def plain(self, rows: Any) -> Any:
+        """The two columns, images still encoded."""
+        import datasets
+
+        return rows.select_columns([self.image, self.label]).cast_column(self.image, datasets.Image(decode=False))
+
+
+def _kept(found: _Found, reading: Reading) -> Source:
+    made = []
+    for title, rows in (("train", found.train), ("test", found.test)):
+        if rows is not None:
+            plain = found.plain(rows)
+            labels = torch.tensor(list(plain[found.label]))
+            made.append(Split(HubRows(plain, found.image, f"{found.name} {title}"), labels))
+    test = made[1] if found.test is not None else None
+    encoded = Encoded(found.name.replace("/", "-"), found.class_names, made[0], test, notes=(found.note,))
+    return settle(encoded, reading)
+
+
+def _streamed(found: _Found, reading: Reading) -> Source:
+    if found.test is None:
+        raise UserError(f"{found.name} has no test split, and none can be cut off a stream. Name one: --reading.test.")
+    train, test = (
+        _stream(found, rows, title, epoch_images)
+        for rows, title, epoch_images in ((found.train, "train", reading.epoch_images), (found.test, "test", None))
+    )
+    mean, std = PHOTOGRAPHS[3]
+    name = found.name.replace("/", "-")
+    return Source(name, found.class_names, train, test, mean, std, notes=(f"{found.note} Read as a stream.",))
+
+
+def _stream(found: _Found, rows: Any, title: str, epoch_images: int | None) -> Stream:
+    stated = rows.info.splits[title].num_examples if rows.info.splits and title in rows.info.splits else None
+    size = epoch_images or stated or (1 if title == "test" else None)
+    if size is None:
+        raise UserError(f"{found.name} does not say how many images it has. Say it: --reading.epoch_images N.")
+    plain = found.plain(rows)
+
+    def samples(seed: int | None, first: int) -> Iterator[Sample]:
+        shuffled = plain if seed is None else plain.shuffle(seed=seed, buffer_size=BUFFER)
+        for row in shuffled.skip(first):
+            yield encoded_bytes(row[found.image]), int(row[found.label])
+
+    return Stream(samples, int(size), f"{found.name} {title} {rows.info.version} {rows.info.dataset_size}")
 
 
 def _one(splits: Any, asked: str | None, usual: tuple[str, ...], name: str, optional: bool = False) -> Any:

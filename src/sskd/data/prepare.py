@@ -7,10 +7,11 @@ import torch
 
 from sskd.data.batches import Resident
 from sskd.data.crops import Crops, Padded, Resized
+from sskd.data.decoded import Decoded
 from sskd.data.feed import Feed
 from sskd.data.images import Images
 from sskd.data.source import ImageSet
-from sskd.data.stream import Decoded
+from sskd.data.streams import Stream, Streamed
 from sskd.errors import UserError
 
 SMALL = 64  # pixels: images up to this side are padded and cut, larger ones cut and resized
@@ -61,6 +62,8 @@ def fits(images: Sequence[ImageSet], crops: Crops) -> bool:
     """Whether the images, decoded, take no more than `IN_MEMORY` bytes. A matter of the data alone, since images in
     memory are cut a little differently: the machine must not decide what a student sees.
     """
+    if any(isinstance(one, Stream) for one in images):
+        return False
     side = crops.stored if isinstance(crops, Resized) else 0
     return sum(len(one) * one.channels * side**2 for one in images if not isinstance(one, Images)) <= IN_MEMORY
 
@@ -70,4 +73,6 @@ def make_feed(images: ImageSet, crops: Crops, device: torch.device, workers: int
     if isinstance(images, Images):
         return Resident.on(images, device, crops)
     assert isinstance(crops, Resized)
+    if isinstance(images, Stream):
+        return Streamed(images, crops, device, workers)
     return Decoded(images, crops, device, workers)

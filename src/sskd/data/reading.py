@@ -18,6 +18,8 @@ class Reading:
         test_share: share of the images, stratified, that becomes the test split where the data set has none.
         square: images of one size that are not square are refused, or cropped to their centre: rotated views need
             squares. Photographs of mixed sizes are cut square in any case.
+        stream: read a data set of the hub as it comes, without keeping it; its images then have no index.
+        epoch_images: images of a stream that make an epoch, where it does not say how many it has.
         unreadable: images that cannot be decoded stop the run, named and counted, or are skipped.
     """
 
@@ -28,6 +30,8 @@ class Reading:
     test_share: float = 0.2
     square: Literal["refuse", "crop"] = "refuse"
     unreadable: Literal["refuse", "skip"] = "refuse"
+    stream: bool = False
+    epoch_images: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:

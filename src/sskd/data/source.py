@@ -7,10 +7,13 @@ from torch import Tensor
 
 from sskd.data.images import Images
 from sskd.data.pictures import Pictures
+from sskd.data.streams import Stream
 from sskd.errors import UserError
 
-ImageSet = Images | Pictures
-"""Labelled images: decoded and of one size, or encoded and of any."""
+Indexed = Images | Pictures
+"""Images that can be asked for by number."""
+ImageSet = Images | Pictures | Stream
+"""Labelled images: decoded and of one size; encoded and of any; or such as come one after the other, unnumbered."""
 
 
 @dataclass(frozen=True)

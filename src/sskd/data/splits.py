@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from jaxtyping import Int64
 from torch import Tensor
 
+from sskd.data.images import Images
 from sskd.data.pictures import Pictures, refuse_unreadable, unreadable
 from sskd.data.source import ImageSet, Source
+from sskd.data.streams import Stream
 from sskd.data.subsets import label_fraction, validation_split
 from sskd.errors import UserError
 
@@ -25,11 +27,13 @@ class Splits:
     @property
     def train(self) -> ImageSet:
         """What the student sees."""
-        return self.full if self.share is None else self.full.take(self.share)
+        if self.share is None or isinstance(self.full, Stream):
+            return self.full
+        return self.full.take(self.share)
 
     def encoded(self) -> bool:
         """Whether any of the images are still to be decoded."""
-        return any(isinstance(images, Pictures) for images in (self.full, *self.evaluation.values()))
+        return any(not isinstance(images, Images) for images in (self.full, *self.evaluation.values()))
 
     def refuse_unreadable(self) -> None:
         """Decode every image once, in trial.
@@ -49,6 +53,8 @@ class Splits:
         """
 
         def store(images: ImageSet) -> ImageSet:
+            if isinstance(images, Stream):
+                return images
             return images.stored(side) if isinstance(images, Pictures) else images.reduced(side)
 
         evaluation = {name: store(images) for name, images in self.evaluation.items()}
@@ -64,6 +70,8 @@ def cut(source: Source, validation: float | None, fraction: float, seed: int) ->
     Raises:
         UserError: a split or share that would leave a class without an image.
     """
+    if isinstance(source.train, Stream):
+        return _of_stream(source, source.train, validation, fraction)
     names, notes, own = source.class_names, tuple[str, ...](), source.validation
     if validation is None and own is None:
         try:
@@ -81,3 +89,17 @@ def cut(source: Source, validation: float | None, fraction: float, seed: int) ->
         evaluation = {"validation": own, **evaluation}
     share = label_fraction(full.labels, fraction, seed, names) if fraction != 1 else None
     return Splits(full, share, evaluation, notes)
+
+
+def _of_stream(source: Source, train: Stream, validation: float | None, fraction: float) -> Splits:
+    """Nothing can be cut off a stream: its images are not known before they come."""
+    if validation or fraction != 1:
+        option = f"--validation {validation}" if validation else f"--fraction {fraction}"
+        raise UserError(
+            f"{option} needs images that can be asked for by number; {source.name} is read as a stream. "
+            "Leave --reading.stream out, or let the whole stream train and choose the last epoch."
+        )
+    own = source.validation if validation is None else None
+    evaluation = {**({"validation": own} if own is not None else {}), "test": source.test}
+    notes = () if own is not None else ("No validation split can be cut off a stream. The last epoch counts.",)
+    return Splits(train, None, evaluation, notes)

@@ -3,10 +3,11 @@
 import torch
 
 from sskd.data.crops import Crops, Padded, Resized
+from sskd.data.decoded import default_workers
+from sskd.data.images import Images
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import PHOTOGRAPH, fits, image_shape, make_feed
 from sskd.data.source import Source
-from sskd.data.stream import default_workers
 from sskd.environment import environment
 from sskd.errors import UserError
 from sskd.files import alone_in
@@ -35,11 +36,11 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
     own = load_network(brought, facts_of(source, test.channels))
     network, notes = fit_classes(own, brought.place, source)
     crops: Crops = Padded(0, 0)
-    if isinstance(test, Pictures) or size is not None or network.crop_pct < 1:
+    if not isinstance(test, Images) or size is not None or network.crop_pct < 1:
         crops = Resized(size or network.size or PHOTOGRAPH)
         if isinstance(test, Pictures):
             test = test.stored(crops.stored) if fits([test], crops) else test
-        else:
+        elif isinstance(test, Images):
             test = test.reduced(crops.stored)
     shape = image_shape(test, crops)
     network.shapes(shape)

@@ -10,6 +10,8 @@ from sskd.data.crops import Crops, Resized
 from sskd.data.prepare import choose_crops, fits, image_shape
 from sskd.data.source import Source, info
 from sskd.data.splits import Splits, cut
+from sskd.data.streams import Stream
+from sskd.errors import UserError
 from sskd.jobs.job import Job
 from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods import METHODS
@@ -89,6 +91,7 @@ def assemble(job: Job, decode: str | None) -> Assembled:
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     torch.manual_seed(mix(training.seed, "method"))  # whatever was built before
     plan = METHODS[job.method](pair, epochs=training.epochs, optim=optim, **job.options)
+    _refuse_stream(job, splits, plan)
     notes = (*source.notes, *splits.notes, *said)
     if isinstance(crops, Resized):
         low, high = crops.scale
@@ -115,6 +118,15 @@ def _decoded(splits: Splits, crops: Resized, decode: str) -> tuple[Splits, str |
     if decode == "auto":
         decode = "once" if fits([splits.full, *splits.evaluation.values()], crops) else "workers"
     return (splits.stored(crops.stored) if decode == "once" else splits), decode
+
+
+def _refuse_stream(job: Job, splits: Splits, plan: Plan) -> None:
+    needing = [name for stage in plan.stages for name, (_, term) in stage.loss.items() if term.needs_index]
+    if needing and isinstance(splits.train, Stream):
+        raise UserError(
+            f"The method {job.method} (its term {needing[0]}) remembers each training image by its number; "
+            f"{job.data} is read as a stream, which has none. Leave --reading.stream out, or choose another method."
+        )
 
 
 def _left_out(student: Network, teacher: Network | None) -> dict[str, dict[str, str]]:

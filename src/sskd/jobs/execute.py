@@ -8,9 +8,9 @@ import torch
 
 from sskd.curves import with_curves
 from sskd.data.crops import Resized
+from sskd.data.decoded import default_workers
 from sskd.data.images import Images
 from sskd.data.prepare import make_feed
-from sskd.data.stream import default_workers
 from sskd.environment import environment
 from sskd.errors import unknown
 from sskd.files import alone_in, read_json, write_atomic

@@ -39,6 +39,7 @@ class Term(nn.Module):
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    needs_index: bool = False  # reads `batch.index`, or counts on `pair.data.size` and labels; refused on a stream
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Mapping[str, Tensor]:
         """What this step needs of randomness, and of buffers that it updates. `index` is on the CPU.

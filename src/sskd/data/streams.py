@@ -1,0 +1,131 @@
+"""Streams: labelled images that come one after the other, without a number by which one could be asked for again."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+
+from sskd.data.crops import Resized
+from sskd.data.decode import open_image, reduced, to_pixels
+from sskd.data.feed import Cut, comfortable
+from sskd.errors import UserError
+from sskd.memory import sent
+from sskd.seeds import generator_at, mix
+
+Sample = tuple[bytes | None, int]
+"""An encoded image and its label."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """`samples(seed, first)` gives an epoch, shuffled by the seed, from its sample number `first` on; without a seed
+    in order. `size` samples make an epoch. `identity` changes when the data does.
+    """
+
+    samples: Callable[[int | None, int], Iterator[Sample]]
+    size: int
+    identity: str
+    channels: int = 3
+    labels: Int64[Tensor, "0"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # not known before
+
+    def __len__(self) -> int:
+        return self.size
+
+    def fingerprint(self) -> str:
+        """SHA-256 of what identifies the data."""
+        return hashlib.sha256(f"{self.identity} {self.size}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A stream, decoded by threads a batch ahead: a `Feed` whose images have no index.
+
+    What comes out depends on the address alone. An epoch that goes on in its middle passes over what was seen without
+    decoding it.
+    """
+
+    stream: Stream
+    crops: Resized
+    device: torch.device
+    workers: int
+
+    @property
+    def comfortable(self) -> int:
+        """See `Feed`."""
+        return comfortable(self.crops.size)
+
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch."""
+        return len(self.stream) // min(batch_size, len(self.stream))
+
+    def epoch(
+        self, batch_size: int, crops: int, address: tuple[int | str, ...], first: int = 0
+    ) -> Iterator[tuple[Cut, torch.Generator]]:
+        """Training batches; see `Feed`."""
+        size = min(batch_size, len(self.stream))
+        samples = self.stream.samples(mix(*address, "shuffle") % 2**31, first * size)
+        wanted = islice(samples, (self.steps(batch_size) - first) * size)
+        cut = partial(self._cut, crops=crops, address=address)
+        step = first
+        for pixels, labels in self._batches(enumerate(wanted, first * size), size, cut):
+            if len(labels) < size:
+                break
+            generator = generator_at(*address, step)
+            flipped = torch.rand(len(pixels), generator=generator) < self.crops.flip
+            turned = torch.where(sent(flipped, self.device).view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
+            yield Cut(turned, labels, torch.full((len(labels),), -1)), generator
+            step += 1
+        if step < self.steps(batch_size):
+            raise UserError(
+                f"The stream ended after {step * size} images; {len(self.stream)} were promised. Say how many make an "
+                "epoch: --reading.epoch_images N."
+            )
+
+    def whole(self, batch_size: int) -> Iterator[Cut]:
+        """All images in order; see `Feed`."""
+        samples = enumerate(self.stream.samples(None, 0))
+        for pixels, labels in self._batches(samples, batch_size, self._middle):
+            yield Cut(pixels, labels, torch.full((len(labels),), -1))
+
+    def _cut(self, position: int, data: bytes | None, crops: int, address: tuple[int | str, ...]) -> Tensor:
+        image, size = _open(position, data), self.crops.size
+        boxes = self.crops.boxes(image.height, image.width, crops, generator_at(*address, "picture", position))
+        parts = [image.resize((size, size), 2, box=tuple(box)) for box in boxes.tolist()]  # 2: bilinear
+        return torch.stack([to_pixels(one, self.stream.channels) for one in parts])
+
+    def _middle(self, position: int, data: bytes | None) -> Tensor:
+        image = reduced(_open(position, data), self.crops.stored)
+        return self.crops.whole(to_pixels(image, self.stream.channels)[None])
+
+    def _batches(
+        self, samples: Iterator[tuple[int, Sample]], size: int, cut: Callable[[int, bytes | None], Tensor]
+    ) -> Iterator[tuple[UInt8[Tensor, "B V C S S"], Int64[Tensor, "B"]]]:
+        """Cut batches, the next one decoded while this one is used."""
+
+        def begin() -> tuple[list[Future[Tensor]], list[int]]:
+            taken = list(islice(samples, size))
+            return [pool.submit(cut, position, data) for position, (data, _) in taken], [
+                label for _, (_, label) in taken
+            ]
+
+        with ThreadPoolExecutor(max(self.workers, 1)) as pool:
+            ahead, labels = begin()
+            while ahead:
+                now, named = ahead, labels
+                ahead, labels = begin()
+                pixels = torch.stack([one.result() for one in now])
+                yield sent(pixels, self.device), sent(torch.tensor(named), self.device)
+
+
+def _open(position: int, data: bytes | None) -> Image.Image:
+    try:
+        return open_image(data)
+    except Exception as error:  # the decoders raise whatever they run into
+        raise UserError(f"Image {position} (from 0) of the stream's epoch cannot be decoded: {error}") from error
