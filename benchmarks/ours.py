@@ -77,9 +77,9 @@ class Ours:
         device = self.data.pixels.device
         index, generator = self.order[self.steps % len(self.order)], generator_at(0, "student", 0, self.steps)
         crops = self.data.crops(self.data.pixels[index], self.plan.views.views, generator)
-        images, asked = self.plan.views.transform(crops, generator)
         dtype = torch.float64 if self.execution.precision == "fp64" else torch.float32
-        images, labels = (images.float() / 255).to(dtype), self.data.labels[index]
+        images, asked = self.plan.views.transform((crops.float() / 255).to(dtype), generator)
+        labels = self.data.labels[index]
         return Batch(images, labels, index, asked, torch.tensor(0.0, device=device), {})
 
     def train(self, batch: Batch) -> Losses:
