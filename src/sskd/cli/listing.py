@@ -21,7 +21,11 @@ def list_models() -> None:
         table.add_row(name, published[name], f"{_parameters(name):,}")
     console = Console()
     console.print(table)
-    console.print("Any classifier of timm can be named too, as timm spells it: resnet18, mobilenetv3_small_050, ...")
+    console.print(
+        "Any other classifier can be named too: timm's as timm spells it (resnet18, mobilenetv3_small_050, ...), "
+        "torchvision:NAME, hf-hub:OWNER/NAME, local-dir:PATH, or package.module:factory of your own.",
+        highlight=False,
+    )
 
 
 def _parameters(name: str) -> int:

@@ -111,6 +111,8 @@ def fresh(
     network = load_network(init, facts)
     if network.class_names != source.class_names:
         network.replace_classifier(len(source.class_names))
+    if not network.fixed_size:
+        network.size = None  # it is trained at the data's size from here on
     return network.fitted(source.class_names, None, taps)
 
 

@@ -58,8 +58,10 @@ def build(
     except Exception as error:  # these libraries raise whatever their models, the hub or the file system raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
-            + (WITHOUT_NETWORK if pretrained else "Check the name, tag or folder; sskd list models shows the zoo.")
+            f"The weights of {name} cannot be had: {reason}. {WITHOUT_NETWORK}"
+            if pretrained
+            else f"The network {name} cannot be built for {classes} classes and {channels} channels: {reason}. "
+            "Check the name, tag or folder; sskd list models shows the zoo."
         ) from error
 
 

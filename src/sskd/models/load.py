@@ -66,21 +66,26 @@ def load_network(brought: Brought, facts: Facts) -> Network:
     if place.startswith(("hf-hub:", TORCHVISION)):
         return _restated(_published(place, facts), brought)
     if path.is_dir():
-        network = load_folder(network_folder(path))
-        if brought.architecture is not None and resolve(brought.architecture) != network.architecture:
-            raise UserError(
-                f"{path} holds a {network.architecture}, not a {brought.architecture}. A folder says itself what it "
-                "holds: leave the architecture out, or give another folder."
-            )
-        return _restated(network, brought)
-    if path.is_file() or brought.architecture is not None or path.suffix in WEIGHTS:
+        return _restated(_as_named(load_folder(network_folder(path)), brought), brought)
+    if path.is_file() or path.suffix in WEIGHTS:
         return _from_file(path, brought, facts)
     if is_model(split_model_name_tag(place)[0]):
-        return _restated(_published(place, facts), brought)
+        return _restated(_as_named(_published(place, facts), brought), brought)
     raise UserError(
         f"There is no network at {place}. Give a run directory, a folder with config.json and model.safetensors, a "
         "weights file (with its architecture), hf-hub:OWNER/NAME, or the name of weights that timm or torchvision has."
     )
+
+
+def _as_named(network: Network, brought: Brought) -> Network:
+    """The network, if it is the one that was named beside its place."""
+    named = brought.architecture
+    if named is not None and split_model_name_tag(resolve(named))[0] != split_model_name_tag(network.architecture)[0]:
+        raise UserError(
+            f"{brought.place} holds a {network.architecture}, not a {named}. It says itself what it holds: leave the "
+            "architecture out, or give another place."
+        )
+    return network
 
 
 def network_folder(path: Path) -> Path:

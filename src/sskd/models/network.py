@@ -64,6 +64,12 @@ class Network(nn.Module):
         """Channels of the images that the backbone takes."""
         return self.mean.shape[1]
 
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the backbone takes images of one size alone, as those with position embeddings do."""
+        record: Any = getattr(self.backbone, "pretrained_cfg", {})
+        return bool(record.get("fixed_input_size")) or hasattr(self.backbone, "image_size")
+
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
         """Logits of images in [0, 1]."""
         logits: Tensor = self.backbone(self.prepared(images))
