@@ -1,7 +1,6 @@
 """scikit-learn's handwritten digits: 1,797 small grey images without a download, for first runs and tests."""
 
 import torch
-from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
 from sskd.data.images import Images, channel_statistics
@@ -22,6 +21,8 @@ def load(path: str | None, reading: Reading) -> Source:
     """
     if path is not None:
         raise UserError(f"The data set digits comes with scikit-learn and takes no path, got {path!r}. Say digits.")
+    from sklearn.datasets import load_digits  # here, since it takes longer to import than all the rest of a command
+
     digits = load_digits()
     coarse = torch.from_numpy(digits.images).unsqueeze(1) * (255 / 16)
     # float64: 8 -> 32 has weights in 64ths, so every value is exact and rounds alike on every machine
