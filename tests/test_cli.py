@@ -12,6 +12,7 @@ from sskd.data import SOURCES
 from sskd.methods import METHODS
 from sskd.methods.options import options_of
 from sskd.models import zoo
+from sskd.models.load import load_folder
 from tests.conftest import TRAINING, Cli
 
 
@@ -173,9 +174,13 @@ def test_summary(distil: Cli, sskd: Cli, few: Path, tmp_path: Path) -> None:
         "seconds": str(result["seconds"]),
         "last": f"epoch 3: test top-1 {result['last']['test']['top1']:.2%}",
         "student": "last epoch",
+        "classes": "0, 1, 2",
+        "normalisation from": "the data set few",
+        "weights": result["weights"],
         "finished": result["finished"],
     }
     assert result["best"] is None
+    assert load_folder(run / "student").weights_hash() == result["weights"]
     assert "\x1b" not in outcome.out, "no terminal, no colours"
     measured = sskd("evaluate", "--network", run, "--data", few)
     assert measured.code == 0

@@ -108,6 +108,7 @@ def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
     state = trainer.best["student"] if best else student.backbone.cpu().state_dict()
     student.crop_pct = _crop_pct(parts)
     save_network(student, state, run.student, parts.shape)
+    student.backbone.load_state_dict(state)
     records = run.records()
     result = {
         "network": student.architecture,
@@ -118,6 +119,9 @@ def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
         "last": trainer.last,
         "best": best,
         "student": "best epoch on validation" if best else "last epoch",
+        "classes": list(student.class_names),
+        "normalisation_from": student.normalisation.origin,
+        "weights": student.weights_hash(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     card = model_card(run.config() or {}, result, read_json(run.student / "config.json"))
