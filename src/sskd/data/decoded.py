@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +22,20 @@ from sskd.seeds import generator_at
 AHEAD, AHEAD_BYTES = 4, 1 << 30  # batches that each worker decodes ahead; bytes of all of them together
 
 
+def random_crops(
+    image: Image.Image, crops: Resized, count: int, channels: int, generator: torch.Generator
+) -> UInt8[Tensor, "count C S S"]:
+    """Random boxes of one photograph, each resized to the crops' size."""
+    size, boxes = (crops.size, crops.size), crops.boxes(image.height, image.width, count, generator)
+    cut = [image.resize(size, Image.Resampling.BILINEAR, box=tuple(box)) for box in boxes.tolist()]
+    return torch.stack([to_pixels(one, channels) for one in cut])
+
+
+def middle(image: Image.Image, crops: Resized, channels: int) -> UInt8[Tensor, "1 C S S"]:
+    """A photograph as it is evaluated."""
+    return crops.whole(to_pixels(reduced(image, crops.stored), channels)[None])
+
+
 class _Cutting(Dataset[UInt8[Tensor, "V C S S"]]):
     """Crops of the picture at a position, drawn from an address; without an address the middle square."""
 
@@ -32,12 +47,10 @@ class _Cutting(Dataset[UInt8[Tensor, "V C S S"]]):
 
     def __getitem__(self, asked: tuple[int, int, tuple[int | str, ...] | None]) -> UInt8[Tensor, "V C S S"]:
         position, count, address = asked
-        image, size, channels = self.pictures.open(position), self.crops.size, self.pictures.channels
+        image, channels = self.pictures.open(position), self.pictures.channels
         if address is None:
-            return self.crops.whole(to_pixels(reduced(image, self.crops.stored), channels)[None])
-        boxes = self.crops.boxes(image.height, image.width, count, generator_at(*address, "picture", position))
-        cut = [image.resize((size, size), 2, box=tuple(box)) for box in boxes.tolist()]  # 2: bilinear
-        return torch.stack([to_pixels(one, channels) for one in cut])
+            return middle(image, self.crops, channels)
+        return random_crops(image, self.crops, count, channels, generator_at(*address, "picture", position))
 
 
 @dataclass(frozen=True)

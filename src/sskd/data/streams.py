@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sskd.data.crops import Resized
-from sskd.data.decode import open_image, reduced, to_pixels
+from sskd.data.decode import open_image
+from sskd.data.decoded import middle, random_crops
 from sskd.data.feed import Cut, comfortable
 from sskd.errors import UserError
 from sskd.memory import sent
@@ -95,14 +96,11 @@ class Streamed:
             yield Cut(pixels, labels, torch.full((len(labels),), -1))
 
     def _cut(self, position: int, data: bytes | None, crops: int, address: tuple[int | str, ...]) -> Tensor:
-        image, size = _open(position, data), self.crops.size
-        boxes = self.crops.boxes(image.height, image.width, crops, generator_at(*address, "picture", position))
-        parts = [image.resize((size, size), 2, box=tuple(box)) for box in boxes.tolist()]  # 2: bilinear
-        return torch.stack([to_pixels(one, self.stream.channels) for one in parts])
+        generator = generator_at(*address, "picture", position)
+        return random_crops(_open(position, data), self.crops, crops, self.stream.channels, generator)
 
     def _middle(self, position: int, data: bytes | None) -> Tensor:
-        image = reduced(_open(position, data), self.crops.stored)
-        return self.crops.whole(to_pixels(image, self.stream.channels)[None])
+        return middle(_open(position, data), self.crops, self.stream.channels)
 
     def _batches(
         self, samples: Iterator[tuple[int, Sample]], size: int, cut: Callable[[int, bytes | None], Tensor]
