@@ -31,7 +31,7 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
         ("--student cifar_resnet9", ("no model named 'cifar_resnet9'", "Did you mean", "'cifar_resnet8'")),
         ("--method skd", ("no method named 'skd'", "Did you mean 'sskd' or 'kd'?")),
         ("--data digit", ("no data set named 'digit'", "Did you mean 'digits'?")),
-        ("--data nowhere/at/all", ("nowhere/at/all does not exist", "train-*.parquet")),
+        ("--data nowhere/at/all", ("There is no folder nowhere/at/all; expected a folder of class folders",)),
         ("--options.head_epoch 3", ("no option of sskd named 'head_epoch'", "'head_epochs'")),
         ("--method kd --options.head_epochs 3", ("no option of kd named 'head_epochs'", "temperature")),
         ("--method ce --options.temperature 3", ("The method ce has no options; got 'temperature'",)),

@@ -69,7 +69,7 @@ def test_load_source_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("waffles:x/y", r"There is no data set named 'waffles'\. Known: cifar10, cifar100, digits, folder, hub, "),
         ("digits:somewhere", r"digits comes with scikit-learn and takes no path, got 'somewhere'"),
         ("parquet", r"needs a folder: say parquet:PATH"),
-        ("no/such/folder", r"no/such/folder does not exist; expected a folder with train-\*\.parquet"),
+        ("no/such/folder", r"no folder no/such/folder; expected a folder of class folders, of parquet files or of tar"),
         ("parquet:nowhere", r"nowhere does not exist"),
     ],
 )

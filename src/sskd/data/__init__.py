@@ -35,6 +35,11 @@ def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B00
     if family in SOURCES:
         source = SOURCES[family](path or None, reading)
     elif "/" in family or Path(spec).is_dir():
+        if not Path(spec).expanduser().is_dir():
+            raise UserError(
+                f"There is no folder {spec}; expected a folder of class folders, of parquet files or of tar shards, or "
+                f"FAMILY:PATH with one of {', '.join(SOURCES)}."
+            )
         source = SOURCES[_family_of(Path(spec).expanduser())](spec, reading)
     else:
         raise unknown("data set", family, SOURCES)

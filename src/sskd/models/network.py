@@ -108,7 +108,7 @@ class Network(nn.Module):
                 "Choose a shallower network or larger images."
             ) from error
         if refused := [reason for name, reason in self.left_out.items() if name in self._named]:
-            raise UserError(refused[0])
+            raise UserError(refused[0].replace("backbone.", ""))  # as the user knows the modules
         if shapes["logits"] != (len(self.class_names),):
             raise UserError(
                 f"{self.title} gives {shapes['logits'][0]} logits for {len(self.class_names)} classes. Build it with a "

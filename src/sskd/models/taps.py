@@ -178,7 +178,11 @@ def usable(
     """
     modules = dict(model.named_modules())
     there = {name: tap for name, tap in taps.items() if tap.module in modules or missing == "refuse"}
-    left_out = {name: f"{_title(model)} has no module {tap.module}" for name, tap in taps.items() if name not in there}
+    left_out = {
+        name: str(unknown(f"module of {_title(model)} (for tap {name})", tap.module, modules))
+        for name, tap in taps.items()
+        if name not in there
+    }
     watched = _Probing(model, there, tuple(there))
     training = {module: module.training for module in model.modules()}
     model.eval()
