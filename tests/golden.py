@@ -1,7 +1,7 @@
 """Compares the package with what the published implementations computed: `python -m tests.golden DIR`.
 
 DIR holds .npz files of the formats in the golden vectors' README. How each case is computed stands in
-`tests.oracles.published`; a new method is one entry of its `METHOD_CHECKS`.
+`tests.oracles.published`; a new method is one entry of `METHOD_CHECKS` in `tests.oracles.published_methods`.
 """
 
 import sys
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sskd.errors import UserError
-from tests.oracles.published import FAMILIES, METHOD_KEY, Array, Family, Golden, Malformed, Results, first_line
+from tests.oracles.published import FAMILIES
+from tests.oracles.stored import METHOD_KEY, Array, Family, Golden, Malformed, Results, first_line
 
 TOLERANCE = 1e-6
 

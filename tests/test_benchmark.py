@@ -12,8 +12,7 @@ from torch import nn
 from benchmarks import as_published
 from benchmarks.ours import Ours, normalised, random_data
 from benchmarks.step import ALONE, WITH_INPUT, has_bf16, main, spelled
-from sskd.methods.kd import SoftTargets
-from sskd.methods.parts import CrossEntropy
+from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.train.step import Execution
 from sskd.views.contrastive import Contrastive

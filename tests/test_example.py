@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sskd.methods.kd import SoftTargets
-from sskd.methods.parts import CrossEntropy
+from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch

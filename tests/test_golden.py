@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tests.golden import TOLERANCE, check, main
 from tests.oracles import ce, kd, sskd
-from tests.oracles.published import network, rnd
+from tests.oracles.published import network
+from tests.oracles.stored import rnd
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published numbers are not in {GOLDEN}")

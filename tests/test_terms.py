@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sskd.data.source import DataInfo
-from sskd.methods.kd import SoftTargets
-from sskd.methods.parts import CrossEntropy
+from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.plan import Outputs
 from sskd.methods.sskd import HeadTask, Similarity, Transformed
 from sskd.views.contrastive import Contrastive

@@ -1,7 +1,7 @@
 """Trainers of small networks that keep everything in memory. For tests."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sskd.data.batches import Resident
 from sskd.data.source import DataInfo
+from sskd.jobs.assemble import pair_of
 from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import create_network
@@ -30,11 +31,7 @@ def info() -> DataInfo:
 
 
 class Bank(Term):
-    """A stand-in for a memory bank: pushes predictions from those remembered of drawn images, then remembers them.
-
-    The rows are read in `draw`, before the step. Read and updated in one compiled step they would be wrong in the
-    backward pass: its partitioner reads them a second time, after the update (pytorch/pytorch, pull request 197039).
-    """
+    """A stand-in for a memory bank: pushes predictions from those remembered of drawn images, then remembers them."""
 
     student_taps = ("logits",)
     memory: Tensor
@@ -44,13 +41,16 @@ class Bank(Term):
         self.register_buffer("memory", torch.zeros(size, CLASSES))
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> dict[str, Tensor]:
-        return {"rows": self.memory[torch.randint(len(self.memory), (len(index), 2), generator=generator)]}
+        return {"rows": torch.randint(len(self.memory), (len(index), 2), generator=generator)}
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        logits = student["logits"][:, 0]
-        with torch.no_grad():
-            self.memory.index_copy_(0, batch.index, 0.5 * self.memory[batch.index] + 0.5 * logits.detach())
-        return (logits[:, None] - batch.draws["bank"]["rows"]).square().mean()
+        return (student["logits"][:, :1] - self.memory[batch.draws["bank"]["rows"]]).square().mean()
+
+    def remembering(self, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return self(student, teacher, batch), {"logits": student["logits"][:, 0]}
+
+    def update(self, seen: Mapping[str, Tensor], batch: Batch) -> None:
+        self.memory.index_copy_(0, batch.index, 0.5 * self.memory[batch.index] + 0.5 * seen["logits"])
 
 
 def bank(pair: Pair, *, epochs: int, optim: Optim) -> Plan:
@@ -103,7 +103,7 @@ def build(
     torch.manual_seed(3)
     plain = Normalisation((0.5,) * 3, (0.2,) * 3, "test")
     teacher, student = (create_network("cifar_resnet8", tuple("abcd"), SHAPE, plain) for _ in range(2))
-    pair = Pair(student.shapes(SHAPE), teacher.shapes(SHAPE), info())
+    pair = pair_of(student, teacher, info())
     plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
     pixels = torch.randint(256, (2 * SIZE, *SHAPE), dtype=torch.uint8)
     data, kept = Resident(pixels, info().labels), kept or Kept()

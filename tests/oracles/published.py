@@ -5,23 +5,18 @@ code that training runs. `tests.golden` compares.
 """
 
 import re
-import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sskd.data.batches import Resident
-from sskd.data.source import DataInfo
 from sskd.methods import METHODS
-from sskd.methods.kd import SoftTargets
-from sskd.methods.plan import Optim, Pair, Term
+from sskd.methods.plan import Optim, Pair
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
@@ -30,60 +25,10 @@ from sskd.models.zoo import PUBLISHED
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Step
-from sskd.views.pretext import Batch
+from tests.oracles.published_methods import METHOD_CHECKS
+from tests.oracles.stored import METHOD_KEY, Family, Golden, Results, batch_of, facts, rnd
 
 FP64 = Execution(precision="fp64")
-METHOD_KEY = re.compile(r"(.+?)\.(?:loss\d*$|(?:grad|param|in|out)\.)")
-
-Array = NDArray[Any]
-Results = Mapping[str, Tensor | tuple[int, ...]]
-"""Our values by the key under which the file stores the published ones."""
-Family = Callable[["Golden"], Iterator[tuple[str, Callable[[], Results]]]]
-"""The cases that a file holds and we can compute: name and computation."""
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, short."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
-
-
-class Malformed(Exception):
-    """A file that does not keep to its format."""
-
-
-class Golden:
-    """The arrays of one file. Remembers which were looked at, so that the others can be listed."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                self.arrays: dict[str, Array] = {key: stored[key] for key in stored.files}
-        except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise Malformed(f"cannot be read as .npz without pickles: {first_line(error)}") from error
-        self.used: set[str] = set()
-
-    def array(self, key: str) -> Array:
-        """A stored array."""
-        if key not in self.arrays:
-            raise Malformed(f"has no array {key!r}")
-        self.used.add(key)
-        return self.arrays[key]
-
-    def tensor(self, key: str) -> Tensor:
-        """A stored array of numbers, as float64 or int64."""
-        value = self.array(key)
-        if value.dtype.kind not in "fiub":
-            raise Malformed(f"{key} holds {value.dtype}, not numbers")
-        return torch.from_numpy(value.astype(np.float64 if value.dtype.kind == "f" else np.int64))
-
-    def number(self, key: str) -> float:
-        """A stored scalar."""
-        return float(self.tensor(key).item())
-
-
-def rnd(seed: int, *shape: int) -> Tensor:
-    """Standard normal numbers."""
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape))
 
 
 @torch.no_grad()
@@ -112,18 +57,6 @@ def network(name: str, classes: int, channels: int, salt: str) -> Network:
     made = create_network(PUBLISHED[name], tuple(map(str, range(classes))), (channels, 32, 32), plain).double()
     fill(made if salt else made.backbone, salt)
     return made.eval()
-
-
-def facts(classes: int, labels: Tensor, shape: tuple[int, int, int]) -> DataInfo:
-    """What a method is told of the data."""
-    names, zeros, ones = tuple(map(str, range(classes))), (0.0,) * shape[0], (1.0,) * shape[0]
-    return DataInfo("golden", len(labels), names, labels, zeros, ones, shape)
-
-
-def batch_of(images: Tensor, labels: Tensor) -> Batch:
-    """A batch of given views [B, V, ...]."""
-    index = torch.arange(len(images))
-    return Batch(images, labels, index, torch.zeros(images.shape[:2], dtype=torch.int64), torch.tensor(0.0), {})
 
 
 def _models(golden: Golden) -> Iterator[tuple[str, Callable[[], Results]]]:
@@ -232,39 +165,6 @@ def _methods(golden: Golden) -> Iterator[tuple[str, Callable[[], Results]]]:
 def _prefixed(name: str, check: Callable[[Golden, re.Match[str]], Results], *given: Any) -> Results:
     return {f"{name}.{key}": value for key, value in check(*given).items()}
 
-
-def evaluate(golden: Golden, term: Term, inputs: Mapping[str, str]) -> dict[str, Tensor]:
-    """A term's loss and its gradients. `inputs`: for each tap that the term reads the name of the stored input."""
-    sides = {
-        side: {tap: golden.tensor(f"in.{side}_{inputs[tap]}") for tap in getattr(term, f"{side}_taps")}
-        for side in ("student", "teacher")
-    }
-    leaves = {f"grad.student_{inputs[tap]}": value.requires_grad_() for tap, value in sides["student"].items()}
-    student, teacher = ({tap: value[:, None] for tap, value in side.items()} for side in sides.values())
-    size = len(next(iter(leaves.values())))
-    labels = golden.tensor("in.target") if "in.target" in golden.arrays else torch.zeros(size, dtype=torch.int64)
-    loss = term.double()(student, teacher, batch_of(torch.zeros(size, 1, 3, 1, 1), labels))
-    return {"loss": loss, **dict(zip(leaves, torch.autograd.grad(loss, [*leaves.values()]), strict=True))}
-
-
-def value_of(text: str) -> float:
-    """A number in a method's name: `4`, `0.5`, and `05` for 0.5."""
-    return float(f"0.{text[1:]}" if re.fullmatch(r"0\d+", text) else text)
-
-
-def _kd(golden: Golden, name: re.Match[str]) -> Results:
-    return evaluate(golden, SoftTargets(value_of(name["T"])), {"logits": "logits"})
-
-
-def _kd_ls(golden: Golden, name: re.Match[str]) -> Results:
-    return evaluate(golden, SoftTargets(value_of(name["T"]), standardised=True), {"logits": "logits"})
-
-
-METHOD_CHECKS: dict[str, Callable[[Golden, re.Match[str]], Results]] = {
-    r"kd_T(?P<T>[\d.]+)": _kd,
-    r"kd_ls_T(?P<T>[\d.]+)": _kd_ls,
-}
-"""By the pattern of a method's name in the files: our values by result, `loss`, `grad.student_map3`, `out.params`."""
 
 FAMILIES: dict[str, Family] = {
     "models_": _models,

@@ -4,11 +4,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from sskd.data import load_source
 from sskd.data.crops import Crops, Resized
 from sskd.data.prepare import choose_crops, fits, image_shape
-from sskd.data.source import Source, info
+from sskd.data.source import DataInfo, Source, info
 from sskd.data.splits import Splits, cut
 from sskd.data.streams import Stream
 from sskd.errors import UserError
@@ -87,12 +88,12 @@ def assemble(job: Job, decode: str | None) -> Assembled:
         named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")
         teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
     data = info(source, splits.train, shape)
-    pair = Pair(student.shapes(shape), teacher.shapes(shape) if teacher else None, data, _left_out(student, teacher))
+    pair = pair_of(student, teacher, data)
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     torch.manual_seed(mix(training.seed, "method"))  # whatever was built before
     plan = METHODS[job.method](pair, epochs=training.epochs, optim=optim, **job.options)
     _refuse_stream(job, splits, plan)
-    notes = (*source.notes, *splits.notes, *said)
+    notes = (*source.notes, *splits.notes, *said, *plan.notes)
     if isinstance(crops, Resized):
         low, high = crops.scale
         notes = (
@@ -129,8 +130,20 @@ def _refuse_stream(job: Job, splits: Splits, plan: Plan) -> None:
         )
 
 
-def _left_out(student: Network, teacher: Network | None) -> dict[str, dict[str, str]]:
-    return {"student": student.left_out, "teacher": teacher.left_out if teacher else {}}
+def pair_of(student: Network, teacher: Network | None, data: DataInfo) -> Pair:
+    """All that a method may know of its networks.
+
+    Raises:
+        UserError: a network that cannot take the data's images.
+    """
+    networks: dict[str, Network] = {"student": student} | ({"teacher": teacher} if teacher else {})
+    shapes = {side: network.shapes(data.image_shape) for side, network in networks.items()}
+    left_out = {side: network.left_out for side, network in networks.items()}
+
+    def tail(side: str, tap: str, outputs: int) -> nn.Module:
+        return networks[side].tail(tap, outputs)
+
+    return Pair(shapes["student"], shapes.get("teacher"), data, left_out, tail)
 
 
 def _usual_rate(student: Network, job: Job) -> float:

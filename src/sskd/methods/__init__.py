@@ -1,6 +1,50 @@
 """The methods, one a file."""
 
-from sskd.methods import ce, kd, sskd
+from sskd.methods import (
+    ab,
+    at,
+    cc,
+    ce,
+    crd,
+    dist,
+    dkd,
+    fitnet,
+    fsp,
+    ft,
+    hsakd,
+    irg,
+    kd,
+    kdsvd,
+    nst,
+    one,
+    pkt,
+    rkd,
+    sp,
+    sskd,
+    vid,
+)
 from sskd.methods.plan import Method
 
-METHODS: dict[str, Method] = {"ce": ce.plan, "kd": kd.plan, "sskd": sskd.plan}
+METHODS: dict[str, Method] = {
+    "ce": ce.plan,
+    "kd": kd.plan,
+    "fitnet": fitnet.plan,
+    "at": at.plan,
+    "sp": sp.plan,
+    "cc": cc.plan,
+    "vid": vid.plan,
+    "rkd": rkd.plan,
+    "pkt": pkt.plan,
+    "ab": ab.plan,
+    "ft": ft.plan,
+    "fsp": fsp.plan,
+    "nst": nst.plan,
+    "crd": crd.plan,
+    "kdsvd": kdsvd.plan,
+    "irg": irg.plan,
+    "one": one.plan,
+    "dkd": dkd.plan,
+    "dist": dist.plan,
+    "hsakd": hsakd.plan,
+    "sskd": sskd.plan,
+}

@@ -1,6 +1,7 @@
 """Pieces that several methods are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -9,8 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.plan import Outputs, Pair, Term
-from sskd.views.pretext import Batch
+from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
+from sskd.methods.stages import Aligned
+from sskd.views.pretext import Batch, Plain
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,6 +37,25 @@ def row_kl(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], tempera
 def standardise(logits: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
     """Each row's z-score: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024."""
     return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
+
+
+class SoftTargets(Term):
+    """T^2 KL(teacher || student) on view 0, averaged over the batch: Hinton et al. 2015, section 2."""
+
+    student_taps = ("logits",)
+    teacher_taps = ("logits",)
+
+    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.standardised = standardised
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """Logits are [B, V, K]."""
+        target, prediction = teacher["logits"][:, 0], student["logits"][:, 0]
+        if self.standardised:
+            target, prediction = standardise(target), standardise(prediction)
+        return row_kl(target, prediction, self.temperature).mean()
 
 
 def error_level(logits: Float[Tensor, "M K"], answer: Int64[Tensor, "M"]) -> Int64[Tensor, "M"]:
@@ -66,6 +87,55 @@ def seeded(build: Callable[[], M], seed: int = 0) -> M:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+class PerStage(Term):
+    """The sum of one comparison for each pair of stages."""
+
+    def __init__(self, aligned: Aligned) -> None:
+        super().__init__()
+        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*aligned, strict=True))
+
+    def each(self, student: Outputs, teacher: Outputs) -> list[Float[Tensor, ""]]:
+        """The comparison of each pair."""
+        taps = zip(self.student_taps, self.teacher_taps, strict=True)
+        return [self.compare(i, student[s][:, 0], teacher[t][:, 0]) for i, (s, t) in enumerate(taps)]
+
+    def compare(
+        self, i: int, student: Float[Tensor, "B C H W"], teacher: Float[Tensor, "B D h w"]
+    ) -> Float[Tensor, ""]:
+        """The i-th pair's loss."""
+        raise NotImplementedError
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """Sum over the pairs."""
+        return torch.stack(self.each(student, teacher)).sum()
+
+
+def labels_and_kd(ce_weight: float, kd_weight: float) -> dict[str, tuple[float, Term]]:
+    """The terms that stand beside every method's own: cross-entropy and, where its weight is not 0, KD at T = 4."""
+    loss: dict[str, tuple[float, Term]] = {"ce": (ce_weight, CrossEntropy())}
+    return loss | ({"kd": (kd_weight, SoftTargets())} if kd_weight else {})
+
+
+def student_plan(
+    loss: Mapping[str, tuple[float, Term]], epochs: int, optim: Optim, notes: tuple[str, ...] = ()
+) -> Plan:
+    """A plan of one stage that trains the student and whatever its terms own."""
+    return Plan((student_stage(loss, epochs, optim),), Plain(), notes=notes)
+
+
+def student_stage(loss: Mapping[str, tuple[float, Term]], epochs: int, optim: Optim, name: str = "student") -> Stage:
+    """A stage that trains the student and whatever its terms own."""
+    owned = tuple(name for name, (_, term) in loss.items() if [*term.parameters()])
+    return Stage(name, loss, ("student", *owned), epochs, optim)
+
+
+def initialisation(loss: Mapping[str, tuple[float, Term]], epochs: int, lr: float | None, optim: Optim) -> Stage:
+    """A stage before the student's own: at one rate, the student's where none is given, with its other settings."""
+    need_positive(init_epochs=epochs)
+    steady = replace(optim, lr=optim.peak if lr is None else lr, schedule="step", milestones=())
+    return student_stage(loss, epochs, steady, "init")
 
 
 def need_teacher(pair: Pair, method: str) -> None:

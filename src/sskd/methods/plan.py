@@ -17,24 +17,33 @@ Outputs = Mapping[str, Tensor]
 """Values at taps, each [B, V, ...]. Terms that know no views read view 0."""
 
 
+Side = Literal["student", "teacher"]
+
+
+def _no_tail(side: Side, tap: str, outputs: int) -> nn.Module:
+    raise UserError(f"What follows {tap} of this {side} is not known, so it cannot be copied.")
+
+
 @dataclass(frozen=True)
 class Pair:
     """All that a method may know when it is built. `teacher` is None where a run has none.
 
-    `left_out` says for each side which taps were found but cannot be read, and why.
+    `left_out` says for each side which taps were found but cannot be read, and why. `tail(side, tap, outputs)` is a
+    freshly initialised copy of what follows a tap, down to a linear layer of so many outputs.
     """
 
     student: Shapes
     teacher: Shapes | None
     data: DataInfo
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tail: Callable[[Side, str, int], nn.Module] = _no_tail
 
 
 class Term(nn.Module):
     """One unweighted loss. It owns what only it uses (adapters, banks), and names the taps that it reads.
 
-    A buffer that `forward` updates in place must be read in `draw`: compiled code that reads and updates it in one
-    step may read it again, updated, in the backward pass (torch 2.14).
+    `forward` never writes a buffer: what a term is to remember it returns from `remembering` and stores in `update`,
+    which runs after the backward pass and outside the compiled step.
     """
 
     student_taps: tuple[str, ...] = ()
@@ -42,7 +51,7 @@ class Term(nn.Module):
     needs_index: bool = False  # reads `batch.index`, or counts on `pair.data.size` and labels; refused on a stream
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Mapping[str, Tensor]:
-        """What this step needs of randomness, and of buffers that it updates. `index` is on the CPU.
+        """What this step needs of randomness. `index` is on the CPU.
 
         Called outside the compiled step; what it returns comes back on the device, as `batch.draws[name of the term]`.
         """
@@ -51,6 +60,15 @@ class Term(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """The loss."""
         raise NotImplementedError
+
+    def remembering(
+        self, student: Outputs, teacher: Outputs, batch: Batch
+    ) -> tuple[Float[Tensor, ""], Mapping[str, Tensor]]:
+        """The loss, and what `update` is to be given of this step; nothing, for terms without a memory."""
+        return self(student, teacher, batch), {}
+
+    def update(self, seen: Mapping[str, Tensor], batch: Batch) -> None:
+        """Store what `remembering` returned, once the step's gradients are there. Not called where it is empty."""
 
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Measurements for the log, as means over the batch. At evaluation the side that does not train is empty."""
@@ -120,11 +138,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """A method, ready to run. `modules` are what two stages share; terms hold them unregistered."""
+    """A method, ready to run. `modules` are what two stages share; terms hold them unregistered.
+
+    `notes` are what a user should know before the run: memory that the method takes, what it found of the networks.
+    """
 
     stages: tuple[Stage, ...]
     views: Views
     modules: Mapping[str, nn.Module] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Method = Callable[..., Plan]

@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError, unknown
-from sskd.methods.kd import SoftTargets
 from sskd.methods.parts import (
     CrossEntropy,
+    SoftTargets,
     error_level,
     masked_mean,
     need_positive,
@@ -24,6 +24,7 @@ from sskd.methods.parts import (
     select,
 )
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
+from sskd.methods.stages import need_vector
 from sskd.views import PRETEXTS
 from sskd.views.pretext import Batch, Pretext
 
@@ -153,7 +154,7 @@ def plan(
     if pretext not in PRETEXTS:
         raise unknown("pretext", pretext, PRETEXTS)
     task = PRETEXTS[pretext]()
-    widths = {side: _width(pair, side) for side in ("teacher", "student")}
+    widths = {side: need_vector(pair, "sskd", side) for side in ("teacher", "student")}
     teacher_head = seeded(lambda: task.head(widths["teacher"], pair.data))
     student_head = task.head(widths["student"], pair.data)
     given = {"ce": ce, "kd": kd, "tf": tf, "ss": ss}
@@ -182,14 +183,3 @@ def _accuracy(logits: Float[Tensor, "M K"], target: Tensor) -> Tensor:
     """Share of right answers; questions without one (target -1, as of an index that is not there) do not count."""
     right = error_level(logits, target.clamp(min=0)) == 0
     return masked_mean(right.float(), target >= 0)
-
-
-def _width(pair: Pair, side: str) -> int:
-    pooled = ((pair.teacher if side == "teacher" else pair.student) or {}).get("pooled")
-    if pooled is None or len(pooled) != 1:
-        why = pair.left_out.get(side, {}).get("pooled", "none was found in this network.")
-        raise UserError(
-            f"sskd puts its head on the input of the {side}'s linear classifier; {why} "
-            f"Use a network that ends in a linear layer, or name its module: --{side}_taps.pooled MODULE:in."
-        )
-    return int(pooled[0])

@@ -68,6 +68,7 @@ class MobileNetV2(CifarNet):
                 planes = out
             self.blocks.append(group)
         self.num_features = 1280
+        self.chain = ("conv1", *(f"blocks.{i}" for i in range(len(_SETTINGS))), "conv2")
         self.conv2 = _conv_bn_relu(planes, self.num_features, kernel=1, stride=1)
         self.taps = {"stem": Tap("conv1"), "pooled": Tap("classifier", "in")}
         for k, group_index in enumerate((1, 2, 4, 6), start=1):
@@ -77,10 +78,6 @@ class MobileNetV2(CifarNet):
         if isinstance(self.classifier, nn.Linear):
             nn.init.normal_(self.classifier.weight, std=0.01)
             nn.init.zeros_(self.classifier.bias)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1280 h w"]:
-        """Compute the last feature map, a sixteenth of the image's side."""
-        return self.conv2(self.blocks(self.conv1(x)))
 
 
 def _conv_bn_relu(in_planes: int, planes: int, kernel: int, stride: int) -> nn.Sequential:

@@ -119,6 +119,22 @@ class Network(nn.Module):
         self.taps = {name: tap for name, tap in self.taps.items() if name in shapes}
         return shapes
 
+    def tail(self, tap: str, outputs: int) -> nn.Module:
+        """What follows a stage, copied and freshly initialised, with a classifier of so many outputs.
+
+        Raises:
+            UserError: the network is none of the zoo's, or the tap no stage.
+        """
+        make: Any = getattr(self.backbone, "tail", None)
+        if make is None:
+            raise UserError(
+                f"The method copies what follows a stage of {self.title}, which is known of the zoo's networks alone "
+                "(`sskd list models`). Choose one of them, give your network a method tail(tap, outputs), or use "
+                "another method."
+            )
+        made: nn.Module = make(tap, outputs)
+        return made
+
     def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
         """The same backbone for these classes: `order` says which of its outputs are theirs."""
         network = Network(

@@ -4,30 +4,53 @@ He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016 (se
 (`x4`) are those of Tian, Krishnan, Isola: Contrastive Representation Distillation, ICLR 2020.
 """
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from sskd.errors import UserError
 from sskd.models.taps import Tap
 
 
 class CifarNet(nn.Module):
     """A convolutional body, a global average and one linear classifier: every network of the zoo.
 
-    A network builds its layers under the published names, sets `num_features` and `taps`, calls
-    `reset_classifier`, and defines `forward_features`.
+    A network builds its layers under the published names, sets `num_features`, `taps` and `chain`, and calls
+    `reset_classifier`.
     """
 
     classifier_name: ClassVar[str] = "fc"
     num_features: int
     num_classes: int
     taps: dict[str, Tap]
+    chain: tuple[str, ...]  # the modules of the body, one after the other; all but the classifier
 
     def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
         """Compute the last feature map."""
-        raise NotImplementedError
+        for name in self.chain:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def tail(self, tap: str, outputs: int) -> nn.Sequential:
+        """What follows a stage, copied and freshly initialised, with a classifier of so many outputs.
+
+        Raises:
+            UserError: the tap is no stage.
+        """
+        module = self.taps[tap].module if tap in self.taps else tap
+        if module not in self.chain:
+            stages = [name for name, known in self.taps.items() if known.module in self.chain]
+            raise UserError(f"What follows {tap} cannot be copied; it can for {', '.join(stages)}.")
+        rest = [deepcopy(self.get_submodule(name)) for name in self.chain[self.chain.index(module) + 1 :]]
+        copied = nn.Sequential(*rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.num_features, outputs))
+        for layer in copied.modules():
+            if reset := getattr(layer, "reset_parameters", None):
+                reset()
+        init_convs(copied)
+        return copied.to(next(self.parameters()))
 
     def forward_head(
         self, x: Float[Tensor, "B D h w"], pre_logits: bool = False
@@ -122,17 +145,13 @@ class ResNet(CifarNet):
         self.layer2 = _stage(stages[0], stages[1], blocks, stride=2)
         self.layer3 = _stage(stages[1], stages[2], blocks, stride=2)
         self.num_features = stages[2]
+        self.chain = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3")
         self.taps = {"stem": Tap("relu"), "pooled": Tap("fc", "in")}
         for k in (1, 2, 3):
             self.taps[f"stage{k}"] = Tap(f"layer{k}")
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{blocks - 1}.relu2", "in")
         init_convs(self)
         self.reset_classifier(num_classes)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Compute the last feature map, a quarter of the image's side."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.layer3(self.layer2(self.layer1(x)))
 
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

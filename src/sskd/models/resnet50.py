@@ -58,16 +58,12 @@ class ResNet50(CifarNet):
         self.layer3 = _stage(512, 256, blocks=6, stride=2)
         self.layer4 = _stage(1024, 512, blocks=3, stride=2)
         self.num_features = 2048
+        self.chain = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
         self.taps = {"stem": Tap("relu"), "pooled": Tap("linear", "in")}
         for k, blocks in enumerate((3, 4, 6, 3), start=1):
             self.taps[f"stage{k}"] = Tap(f"layer{k}")
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{blocks - 1}.relu3", "in")
         self.reset_classifier(num_classes)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2048 h w"]:
-        """Compute the last feature map, an eighth of the image's side."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

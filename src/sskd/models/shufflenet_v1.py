@@ -64,16 +64,12 @@ class ShuffleNetV1(CifarNet):
         self.layer2 = _stage(_WIDTHS[0], _WIDTHS[1], _UNITS[1])
         self.layer3 = _stage(_WIDTHS[1], _WIDTHS[2], _UNITS[2])
         self.num_features = _WIDTHS[2]
+        self.chain = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3")
         self.taps = {"stem": Tap("relu"), "pooled": Tap("linear", "in")}
         for k, units in enumerate(_UNITS, start=1):
             self.taps[f"stage{k}"] = Tap(f"layer{k}")
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{units - 1}.relu3", "in")
         self.reset_classifier(num_classes)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 960 h w"]:
-        """Compute the last feature map, an eighth of the image's side."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.layer3(self.layer2(self.layer1(x)))
 
 
 def _stage(in_planes: int, planes: int, units: int, first_groups: int = _GROUPS) -> nn.Sequential:

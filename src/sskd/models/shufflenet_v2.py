@@ -89,6 +89,7 @@ class ShuffleNetV2(CifarNet):
         self.layer2 = _stage(_WIDTHS[0], _WIDTHS[1], _UNITS[1])
         self.layer3 = _stage(_WIDTHS[1], _WIDTHS[2], _UNITS[2])
         self.num_features = 1024
+        self.chain = ("conv1", "bn1", "relu1", "layer1", "layer2", "layer3", "conv2", "bn2", "relu2")
         self.conv2 = nn.Conv2d(_WIDTHS[2], self.num_features, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(self.num_features)
         self.relu2 = nn.ReLU()
@@ -97,12 +98,6 @@ class ShuffleNetV2(CifarNet):
             self.taps[f"stage{k}"] = Tap(f"layer{k}")
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{units}.relu", "in")
         self.reset_classifier(num_classes)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1024 h w"]:
-        """Compute the last feature map, an eighth of the image's side."""
-        x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.relu2(self.bn2(self.conv2(x)))
 
 
 def _stage(in_planes: int, planes: int, units: int) -> nn.Sequential:

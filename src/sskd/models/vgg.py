@@ -6,7 +6,6 @@ the short member that Tian, Krishnan, Isola: Contrastive Representation Distilla
 
 from typing import Any
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -33,7 +32,9 @@ class VGG(CifarNet):
         self.block2 = _block(_WIDTHS[1], _WIDTHS[2], convs[2])
         self.block3 = _block(_WIDTHS[2], _WIDTHS[3], convs[3])
         self.block4 = _block(_WIDTHS[3], _WIDTHS[4], convs[4])
+        self.pool, self.pool4 = nn.MaxPool2d(2), _PoolLarge()
         self.num_features = _WIDTHS[4]
+        self.chain = ("block0", "pool", "block1", "pool", "block2", "pool", "block3", "pool4", "block4")
         self.taps = {"stem": Tap("block0"), "pooled": Tap("classifier", "in")}
         for k in (1, 2, 3, 4):
             self.taps[f"stage{k}"] = Tap(f"block{k}")
@@ -44,16 +45,16 @@ class VGG(CifarNet):
             nn.init.normal_(self.classifier.weight, std=0.01)
             nn.init.zeros_(self.classifier.bias)
 
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 512 h w"]:
-        """Compute the last feature map: an eighth of the image's side, a sixteenth from 64 pixels on."""
-        height = x.shape[2]
-        x = F.max_pool2d(self.block0(x), 2)
-        x = F.max_pool2d(self.block1(x), 2)
-        x = F.max_pool2d(self.block2(x), 2)
-        x = self.block3(x)
-        if height >= 64:
-            x = F.max_pool2d(x, 2)
-        return self.block4(x)
+
+class _PoolLarge(nn.MaxPool2d):
+    """A 2x2 maximum of maps with a side of 8 or more: those of images with 64 pixels or more, after three others."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
+        """Pool, or leave as it is."""
+        return super().forward(input) if input.shape[2] >= 8 else input
 
 
 def _block(in_planes: int, planes: int, convs: int) -> nn.Sequential:

@@ -67,6 +67,7 @@ class WideResNet(CifarNet):
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.relu = nn.ReLU()
         self.num_features = 64 * width
+        self.chain = ("conv1", "block1", "block2", "block3", "bn1", "relu")
         self.taps = {
             "stem": Tap("conv1"),
             "stage1": Tap("block1"),
@@ -81,11 +82,6 @@ class WideResNet(CifarNet):
         self.reset_classifier(num_classes)
         if isinstance(self.fc, nn.Linear):
             nn.init.zeros_(self.fc.bias)
-
-    def forward_features(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D h w"]:
-        """Compute the last feature map, a quarter of the image's side."""
-        x = self.block3(self.block2(self.block1(self.conv1(x))))
-        return self.relu(self.bn1(x))
 
 
 default_cfgs = generate_default_cfgs(

@@ -136,7 +136,7 @@ class StageRun:
         first, part = self._restore(state, optimizer) if state else (0, Part())
         every = self.trainer.schedule.evaluate_every
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(run, optimizer, epoch, part)
+            record = self._epoch(step, run, optimizer, epoch, part)
             part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
@@ -156,7 +156,7 @@ class StageRun:
         return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
 
     def _epoch(
-        self, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int, part: Part
+        self, step: Step, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int, part: Part
     ) -> Record:
         schedule, address = self.trainer.schedule, (self.seed, self.stage.name, epoch)
         steps, views = self.feed.steps(schedule.batch_size), self.trainer.plan.views
@@ -168,10 +168,12 @@ class StageRun:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(mix(*address, i, "dropout"))
-            losses = run(self._batch(cut, generator, epoch))
+            batch = self._batch(cut, generator, epoch)
+            losses = run(batch)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
             optimizer.step()
+            step.update(losses, batch)
             part.meter.update({"total": losses.total, **losses.terms, **losses.watched}, epoch * steps + i)
             part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.labels)
             if time.perf_counter() - looked > INTERVAL:

@@ -34,6 +34,7 @@ class Losses(NamedTuple):
     total: Float[Tensor, ""]
     terms: dict[str, Float[Tensor, ""]]  # unweighted
     watched: dict[str, Float[Tensor, ""]]
+    remembered: dict[str, dict[str, Tensor]]  # by term
 
 
 class Step(nn.Module):
@@ -64,13 +65,23 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the stage's terms, each term, and what the terms watch."""
         teacher, student = self._teacher_outputs(batch), self._outputs(self.student, batch)
-        losses = {name: term(student, teacher, batch) for name, term in self.terms.items()}
+        seen = {name: term.remembering(student, teacher, batch) for name, term in self.terms.items()}
+        losses = {name: loss for name, (loss, _) in seen.items()}
+        remembered = {
+            name: {key: v.detach() for key, v in values.items()} for name, (_, values) in seen.items() if values
+        }
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         with torch.no_grad():
             watched = self._watch(student, teacher, batch)
             if student:
                 watched |= accuracy(student["logits"][:, 0], batch.labels)
-        return Losses(total, losses, watched)
+        return Losses(total, losses, watched, remembered)
+
+    def update(self, losses: Losses, batch: Batch) -> None:
+        """Let the terms store what they remember of a step; after its backward pass."""
+        with torch.no_grad():
+            for name, values in losses.remembered.items():
+                self.terms[name].update(values, batch)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sskd.data.source import DataInfo
 from sskd.views.pretext import Batch
+from sskd.views.rotations import rotated
 
 
 class Contrastive:
@@ -24,9 +25,7 @@ class Contrastive:
         self, crops: Float[Tensor, "B 4 C S S"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "B 4 C S S"], Int64[Tensor, "B 4"]]:
         """Rotate. Nothing is drawn: the rotations of an image are always all four."""
-        rotated = [torch.rot90(view, k, (-2, -1)) for k, view in enumerate(crops.unbind(1))]
-        asked = torch.arange(self.views, device=crops.device).expand(len(crops), -1)
-        return torch.stack(rotated, 1), asked
+        return rotated(crops)
 
     def head(self, dim: int, data: DataInfo) -> nn.Module:
         """Linear(d, d) - ReLU - Linear(d, d)."""

@@ -1,0 +1,62 @@
+"""AB: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries", AAAI 2019, arXiv 1811.03233."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sskd.methods.adapters import Regressor, match
+from sskd.methods.parts import PerStage, initialisation, labels_and_kd, need_positive, need_teacher, student_stage
+from sskd.methods.plan import Optim, Pair, Plan
+from sskd.methods.stages import Aligned, align, need_map
+from sskd.views.pretext import Plain
+
+
+class Boundaries(PerStage):
+    """Pushes each of the student's values to the side of zero on which the teacher's lies, by a margin (equation 3).
+
+    Read before the activations. Stage i of L counts 2^(i - L + 1) x 3 / 1000, summed over a map and averaged over the
+    batch, as in the authors' code.
+    """
+
+    def __init__(self, aligned: Aligned, connectors: list[nn.Module], margin: float) -> None:
+        super().__init__(aligned)
+        self.connectors = nn.ModuleList(connectors)
+        self.margin = margin
+
+    def compare(
+        self, i: int, student: Float[Tensor, "B C H W"], teacher: Float[Tensor, "B D h w"]
+    ) -> Float[Tensor, ""]:
+        """One stage."""
+        s, t = match(self.connectors[i](student), teacher)
+        lift = (s - self.margin).square() * ((s <= self.margin) & (t > 0))
+        lower = (s + self.margin).square() * ((s > -self.margin) & (t <= 0))
+        return (lift + lower).sum() / len(s) * 2.0 ** (i - len(self.connectors) + 1) * 3 / 1000
+
+
+def plan(
+    pair: Pair,
+    *,
+    epochs: int,
+    optim: Optim,
+    weight: float = 1.0,
+    ce_weight: float = 1.0,
+    kd_weight: float = 0.0,
+    margin: float = 1.0,
+    init_epochs: int = 30,
+    init_lr: float | None = None,
+    stages: tuple[str, ...] | None = None,
+) -> Plan:
+    """`init_epochs` on the boundaries alone, at one rate (`init_lr`, else the student's); then labels (and KD) alone.
+
+    The published networks' values before the activations are those of `stageK.pre`; MobileNetV2's stages end without
+    an activation, and count as they are.
+
+    Raises:
+        UserError: no teacher; stages that cannot be compared, or whose activations cannot be found.
+    """
+    need_teacher(pair, "ab")
+    need_positive(margin=margin)
+    aligned = align(pair, "ab", stages, ".pre")
+    shapes = [(need_map(pair, "ab", "student", s), need_map(pair, "ab", "teacher", t)) for s, t in aligned]
+    term = Boundaries(aligned, [nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes], margin)
+    init = initialisation({"ab": (weight, term)}, init_epochs, init_lr, optim)
+    return Plan((init, student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)), Plain())

@@ -1,0 +1,78 @@
+"""FSP: Yim, Joo, Bae, Kim, "A Gift from Knowledge Distillation", CVPR 2017: the flow of solution procedure."""
+
+import itertools
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sskd.errors import UserError
+from sskd.methods.adapters import match
+from sskd.methods.parts import initialisation, labels_and_kd, need_teacher, student_stage
+from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.stages import Aligned, align, need_map
+from sskd.views.pretext import Batch, Plain
+
+
+class Flow(Term):
+    """Mean squared difference of flow matrices, summed over neighbouring maps (equations 1 and 2, all weights 1).
+
+    A flow matrix holds the mean over positions of the products of two maps' channels; the larger map is averaged to
+    the smaller's size (the paper takes maxima, and sums over the matrix instead of averaging).
+    """
+
+    def __init__(self, aligned: Aligned) -> None:
+        super().__init__()
+        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*aligned, strict=True))
+
+    def each(self, student: Outputs, teacher: Outputs) -> list[Float[Tensor, ""]]:
+        """The difference for each pair of neighbours."""
+        sides = ([student[tap][:, 0] for tap in self.student_taps], [teacher[tap][:, 0] for tap in self.teacher_taps])
+        flows = ([flow(a, b) for a, b in itertools.pairwise(maps)] for maps in sides)
+        return [(s - t).square().mean() for s, t in zip(*flows, strict=True)]
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """Maps are [B, V, C, H, W]."""
+        return torch.stack(self.each(student, teacher)).sum()
+
+
+def flow(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B D h w"]) -> Float[Tensor, "B C D"]:
+    """Mean over positions of the products of channels."""
+    a, b = (maps.flatten(2) for maps in match(first, second))
+    return torch.bmm(a, b.transpose(1, 2)) / a.shape[2]
+
+
+def plan(
+    pair: Pair,
+    *,
+    epochs: int,
+    optim: Optim,
+    weight: float = 1.0,
+    ce_weight: float = 1.0,
+    kd_weight: float = 0.0,
+    init_epochs: int = 30,
+    init_lr: float | None = None,
+    stages: tuple[str, ...] | None = None,
+) -> Plan:
+    """`init_epochs` on the flow alone, at one rate (`init_lr`, else the student's); then labels (and KD) alone.
+
+    The stem and all stages; or two or more `stages`, as "stem", "stage2" or "STUDENT:TEACHER".
+
+    Raises:
+        UserError: no teacher; fewer than two maps; stages that cannot be compared, or have other channels.
+    """
+    need_teacher(pair, "fsp")
+    stem = () if stages else align(pair, "fsp", ("stem",))
+    aligned = (*stem, *align(pair, "fsp", stages))
+    for s, t in aligned:
+        ours, theirs = need_map(pair, "fsp", "student", s), need_map(pair, "fsp", "teacher", t)
+        if ours[0] != theirs[0]:
+            raise UserError(
+                f"fsp compares products of channels, so both networks need as many: {s} of the student is {list(ours)} "
+                f"(channels, height, width), {t} of the teacher {list(theirs)}. Choose networks of one width (such as "
+                "cifar_resnet56 and cifar_resnet20), name stages that agree (--options.stages), or use at, sp or vid."
+            )
+    if len(aligned) < 2:
+        raise UserError(f"fsp compares how maps follow each other and needs two or more; got {aligned[0][0]} alone.")
+    init = initialisation({"fsp": (weight, Flow(aligned))}, init_epochs, init_lr, optim)
+    return Plan((init, student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)), Plain())

@@ -1,0 +1,29 @@
+"""On-the-fly native ensemble, row by row: Lan et al. 2018 (NeurIPS), gated ensemble and its distillation loss."""
+
+import torch
+from torch import Tensor
+
+from tests.oracles.ce import cross_entropy
+from tests.oracles.kd import divergence
+
+
+def ensemble(branch_logits: list[Tensor], gate: Tensor) -> Tensor:
+    """sum_i g_i z_i per row: n branches [B,K] and a softmaxed gate [B,n]."""
+    rows = []
+    for b in range(len(gate)):
+        row = torch.zeros(branch_logits[0].shape[1], dtype=torch.float64)
+        for i, logits in enumerate(branch_logits):
+            row = row + gate[b, i] * logits[b]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def losses(branch_logits: list[Tensor], gate: Tensor, labels: list[int], temperature: float = 3.0) -> Tensor:
+    """CE of each branch + CE of the ensemble + T^2 KL from the ensemble, a constant there, to each branch; summed."""
+    together = ensemble(branch_logits, gate)
+    total = cross_entropy(together, labels)
+    for logits in branch_logits:
+        total = total + cross_entropy(logits, labels)
+        for teacher, student in zip(together.detach(), logits, strict=True):
+            total = total + divergence(teacher, student, temperature) / len(labels)
+    return total
