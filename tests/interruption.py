@@ -12,7 +12,7 @@ from sskd.runs import Run
 from tests.conftest import TRAINING, Outcome
 
 SHORT = ("--epochs", "2", "--options.head_epochs", "1")
-TIMED = ("seconds", "images_per_s", "evaluation_seconds")
+TIMED = ("seconds", "cpu_seconds", "peak_mib", "images_per_s", "evaluation_seconds")
 
 
 def assert_refused(outcome: Outcome, *fragments: str) -> None:

@@ -1,5 +1,7 @@
-"""Small tensors on their way to the device."""
+"""Small tensors on their way to the device, and how much memory a run has taken."""
 
+import resource
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -18,3 +20,11 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 def all_sent(drawn: Drawn, device: torch.device) -> Drawn:
     """What terms have drawn, on the device; terms that draw nothing are left out."""
     return {name: {key: sent(value, device) for key, value in one.items()} for name, one in drawn.items() if one}
+
+
+def peak_memory(device: str) -> int:
+    """The most memory that this process has held so far, in MiB: the GPU's where it computes there, else the host's."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_reserved(device) // 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20

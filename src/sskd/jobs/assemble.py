@@ -15,7 +15,7 @@ from sskd.data.streams import Stream
 from sskd.errors import UserError
 from sskd.jobs.job import Job
 from sskd.jobs.teachers import describe, fresh, load_teacher
-from sskd.methods import METHODS
+from sskd.methods.find import find_method
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.models.network import Network
 from sskd.models.taps import parse_taps
@@ -91,7 +91,7 @@ def assemble(job: Job, decode: str | None) -> Assembled:
     pair = pair_of(student, teacher, data)
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     torch.manual_seed(mix(training.seed, "method"))  # whatever was built before
-    plan = METHODS[job.method](pair, epochs=training.epochs, optim=optim, **job.options)
+    plan = find_method(job.method)(pair, epochs=training.epochs, optim=optim, **job.options)
     _refuse_stream(job, splits, plan)
     notes = (*source.notes, *splits.notes, *said, *plan.notes)
     if isinstance(crops, Resized):

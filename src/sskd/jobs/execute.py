@@ -12,14 +12,13 @@ from sskd.data.decoded import default_workers
 from sskd.data.images import Images
 from sskd.data.prepare import make_feed
 from sskd.environment import environment
-from sskd.errors import unknown
 from sskd.files import alone_in, read_json, write_atomic
 from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
 from sskd.jobs.job import Job
 from sskd.jobs.machine import chosen, memory_explained, resumed
 from sskd.jobs.teachers import pick_device
-from sskd.methods import METHODS
+from sskd.methods.find import find_method
 from sskd.methods.options import check_options, options_of
 from sskd.models.checkpoints import save_network
 from sskd.models.zoo import resolve
@@ -36,15 +35,14 @@ def execute(job: Job, display: Display) -> Record:
     Raises:
         UserError: anything about the arguments, the data, the teacher or the machine that a user can put right.
     """
-    if job.method not in METHODS:
-        raise unknown("method", job.method, METHODS)
+    method = find_method(job.method)
     run = Run(job.out)
     if (begun := run.config()) is not None:
         run.same(_arguments(job), "arguments", but=("training.threads",))  # it goes on with those it began with
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result
-    check_options(METHODS[job.method], job.method, job.options)
+    check_options(method, job.method, job.options)
     if "student" not in job.modules and job.init is None:
         resolve(job.network)
     if job.training.threads is not None:
@@ -140,4 +138,4 @@ def _crop_pct(parts: Assembled) -> float:
 
 def _arguments(job: Job) -> dict[str, Any]:
     """The job's arguments with all of the method's options: a later version may have other defaults."""
-    return {**job.arguments(), "options": {**options_of(METHODS[job.method]), **job.options}}
+    return {**job.arguments(), "options": {**options_of(find_method(job.method)), **job.options}}

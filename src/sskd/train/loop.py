@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sskd.data.feed import Cut, Feed
 from sskd.errors import UserError
-from sskd.memory import all_sent, sent
+from sskd.memory import all_sent, peak_memory, sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.seeds import generator_at, mix
@@ -162,7 +162,7 @@ class StageRun:
         steps, views = self.feed.steps(schedule.batch_size), self.trainer.plan.views
         batches = self.feed.epoch(schedule.batch_size, views.views if views.own_crop else 1, address, part.steps)
         began = looked = saved = time.perf_counter()
-        before, rate, images = part.seconds, 0.0, 0
+        before, rate, images, computed = part.seconds, 0.0, 0, time.process_time()
         for i, (cut, generator) in enumerate(batches, part.steps):
             rate = learning_rate(self.stage.optim, (epoch + i / steps) / self.stage.epochs)
             for group in optimizer.param_groups:
@@ -192,6 +192,8 @@ class StageRun:
             "step": (epoch + 1) * steps,
             "lr": rate,
             "seconds": round(seconds, 3),
+            "cpu_seconds": round(time.process_time() - computed, 3),
+            "peak_mib": peak_memory(self.trainer.execution.device),
             "images_per_s": round(steps * images / seconds, 1),
             "loss": losses_read,
             "train": means,

@@ -1,0 +1,252 @@
+"""A bench recipe: pairs x methods x seeds x fractions, in YAML, and the tasks that it comes to."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sskd.bench.task import Task
+from sskd.data.reading import Reading
+from sskd.errors import UserError, unknown
+from sskd.methods.find import find_method
+from sskd.methods.options import check_options
+from sskd.methods.plan import Optim
+from sskd.models.zoo import resolve
+from sskd.settings import Training
+
+KD_LABEL, ALONE_LABEL = "kd", "ce"
+
+
+@dataclass(frozen=True)
+class Duo:
+    """A teacher and a student. `options` are added to those of methods, by label."""
+
+    teacher: str
+    student: str
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    student_taps: Mapping[str, str] = field(default_factory=dict)
+    teacher_taps: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For folders and tables."""
+        return f"{slug(self.teacher)}--{slug(self.student)}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A grid. See `docs/bench.md` for what each key means.
+
+    Args:
+        name: of the recipe.
+        about: what it measures, for the table.
+        data: a data set, as in `sskd distill`.
+        pairs: teachers and students.
+        methods: options by label. The label is the method's name, or `method` among the options is.
+        seeds: of the students.
+        teacher_seed: of the teachers, one for all of a teacher's students.
+        fractions: shares of the training images that students see.
+        training: arguments of every training.
+        teacher_training: what teachers have otherwise.
+        teachers: weights to use instead of training a teacher, by its network.
+        reading: how the data set is read.
+    """
+
+    name: str
+    data: str
+    pairs: tuple[Duo, ...]
+    methods: Mapping[str, Mapping[str, Any]]
+    about: str = ""
+    seeds: tuple[int, ...] = (0,)
+    teacher_seed: int = 0
+    fractions: tuple[float, ...] = (1.0,)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    teacher_training: Mapping[str, Any] = field(default_factory=dict)
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def method_of(self, label: str) -> str:
+        """The method that a label stands for."""
+        return str(self.methods[label].get("method", label))
+
+    def options_of(self, label: str, duo: Duo) -> dict[str, Any]:
+        """The method's options for a pair."""
+        given = {**self.methods[label], **duo.options.get(label, {})}
+        return {name: value for name, value in given.items() if name != "method"}
+
+
+def slug(text: str) -> str:
+    """A name as part of a folder's."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+def packaged() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("sskd.bench") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, **changed: Any) -> Recipe:
+    """A recipe of the package by its name, or of a file; `changed` stands in place of what it says, unless None.
+
+    Raises:
+        UserError: no such recipe; keys, methods, options or values that are not understood.
+    """
+    if name in packaged():
+        text = (resources.files("sskd.bench") / "recipes" / f"{name}.yaml").read_text()
+    elif Path(name).is_file():
+        text = Path(name).read_text(errors="replace")
+    else:
+        raise unknown("bench recipe (nor is it a file)", name, packaged())
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{name} is no bench recipe: expected keys such as data, pairs, methods; got {values!r:.80}.")
+    values |= {key: value for key, value in changed.items() if value is not None}
+    recipe = _recipe(slug(Path(name).stem), values)
+    _check(recipe)
+    return recipe
+
+
+def _recipe(name: str, values: Mapping[str, Any]) -> Recipe:
+    known = {one.name: one for one in dataclasses.fields(Recipe) if one.name != "name"}
+    for key in values:
+        if key not in known:
+            raise unknown("key of a bench recipe", str(key), known)
+    for key in ("data", "pairs", "methods"):
+        if not values.get(key):
+            raise UserError(f"The bench recipe {name} has no {key}. {_NEEDED[key]}")
+    given = dict(values)
+    for key in ("methods", "training", "teacher_training", "teachers", "reading"):
+        if not isinstance(given.get(key) or {}, dict):
+            raise UserError(f"{key} of the bench recipe {name} must be names with values; got {given[key]!r:.80}.")
+        given[key] = given.get(key) or {}
+    for key in ("pairs", "seeds", "fractions"):
+        if key in given and not isinstance(given[key], list | tuple):
+            raise UserError(f"{key} of the bench recipe {name} must be a list; got {given[key]!r:.80}.")
+    given["methods"] = {str(label): dict(options or {}) for label, options in given["methods"].items()}
+    given["pairs"] = tuple(_duo(one, name) for one in given["pairs"])
+    given |= {key: tuple(given[key]) for key in ("seeds", "fractions") if key in given}
+    return Recipe(name=name, **given)
+
+
+_NEEDED = {
+    "data": "Name a data set (`sskd list data`): data: cifar100, or --data.",
+    "pairs": "List them: pairs: [{teacher: cifar_resnet20, student: cifar_resnet8}].",
+    "methods": "Name methods (`sskd list methods`) with their options: methods: {ce: {}, kd: {}}.",
+}
+
+
+def _duo(values: Any, name: str) -> Duo:
+    known = [one.name for one in dataclasses.fields(Duo)]
+    if not isinstance(values, dict) or not {"teacher", "student"} <= values.keys():
+        raise UserError(f"A pair of the bench recipe {name} needs a teacher and a student; got {values!r:.80}.")
+    for key in values:
+        if key not in known:
+            raise unknown("key of a bench recipe's pair", str(key), known)
+    return Duo(**values)
+
+
+def _check(recipe: Recipe) -> None:
+    """Everything that can be seen without data: names, options, arguments.
+
+    Raises:
+        UserError: the first that is wrong.
+    """
+    for label in recipe.methods:
+        method = find_method(recipe.method_of(label))
+        for duo in recipe.pairs:
+            check_options(method, recipe.method_of(label), recipe.options_of(label, duo))
+    for duo in recipe.pairs:
+        for network in (duo.student, duo.teacher):
+            resolve(network)
+        for label in duo.options:
+            if label not in recipe.methods:
+                raise unknown(f"method label in the options of {duo.name}", label, recipe.methods)
+    for key in ("training", "teacher_training"):
+        _training({**recipe.training, **(recipe.teacher_training if key == "teacher_training" else {})}, key)
+    for name in recipe.reading:
+        if name not in (fields := [one.name for one in dataclasses.fields(Reading)]):
+            raise unknown("reading argument of a bench recipe", name, fields)
+    for key, kind in (("seeds", int), ("fractions", int | float)):
+        for value in getattr(recipe, key):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise UserError(f"{key} of the bench recipe {recipe.name} are numbers; got {value!r}.")
+
+
+def _training(values: Mapping[str, Any], key: str) -> None:
+    known = {one.name for one in dataclasses.fields(Training)} - {"seed"}
+    for name in values:
+        if name not in known:
+            raise unknown(f"{key} argument of a bench recipe", name, known)
+    optim = values.get("optim") or {}
+    for name in optim:
+        if name not in (names := [one.name for one in dataclasses.fields(Optim)]):
+            raise unknown(f"{key}.optim argument of a bench recipe", name, names)
+    try:
+        Training(**{**values, "optim": Optim(**optim)})
+    except TypeError as error:
+        raise UserError(f"{key} of the bench recipe: {error}.") from error
+
+
+def tasks_of(recipe: Recipe, out: Path) -> list[Task]:
+    """All trainings of a recipe, teachers first.
+
+    Raises:
+        UserError: two that would share a folder.
+    """
+    teachers = {duo.teacher: _teacher(recipe, duo.teacher, out) for duo in recipe.pairs}
+    cells = [
+        _cell(recipe, duo, label, seed, fraction, teachers[duo.teacher], out)
+        for seed in recipe.seeds  # one seed of everything before the next
+        for duo in recipe.pairs
+        for fraction in recipe.fractions
+        for label in recipe.methods
+    ]
+    tasks = [*(task for task in teachers.values() if task.arguments), *cells]
+    _refuse_shared(tasks)
+    return tasks
+
+
+def _refuse_shared(tasks: Sequence[Task]) -> None:
+    seen: dict[Path, Task] = {}
+    for task in tasks:
+        if (first := seen.setdefault(task.folder, task)) is not task:
+            raise UserError(
+                f"Two trainings of the recipe would share the folder {task.folder}: {dict(first.facts)} and "
+                f"{dict(task.facts)}. Give each pair, label, seed and fraction once, and labels that differ in more "
+                "than signs."
+            )
+
+
+def _teacher(recipe: Recipe, network: str, out: Path) -> Task:
+    name = f"{slug(network)}-seed{recipe.teacher_seed}"
+    facts = {"teacher": network, "seed": recipe.teacher_seed}
+    if network in recipe.teachers:
+        return Task(name, "teacher", Path(recipe.teachers[network]), {}, facts=facts)
+    arguments = {**recipe.training, **recipe.teacher_training, "seed": recipe.teacher_seed}
+    arguments |= {"data": recipe.data, "model": network} | ({"reading": recipe.reading} if recipe.reading else {})
+    return Task(name, "teacher", out / "teachers" / name, arguments, facts=facts)
+
+
+def _cell(recipe: Recipe, duo: Duo, label: str, seed: int, fraction: float, teacher: Task, out: Path) -> Task:
+    method = recipe.method_of(label)
+    share = "" if fraction == 1 else f"-fraction{fraction:g}"
+    name = f"{duo.name}/{slug(label)}{share}-seed{seed}"
+    options = recipe.options_of(label, duo)
+    arguments = {**recipe.training, "seed": seed, "data": recipe.data, "student": duo.student, "method": method}
+    arguments |= {"options": options, "fraction": fraction, "cache": str(out / "cache")}
+    arguments |= {"teacher": str(teacher.folder)}
+    taps = {"student_taps": duo.student_taps, "teacher_taps": duo.teacher_taps}
+    arguments |= {key: dict(value) for key, value in taps.items() if value}
+    arguments |= {"reading": recipe.reading} if recipe.reading else {}
+    facts = {"teacher": duo.teacher, "student": duo.student, "label": label, "method": method, "seed": seed}
+    facts |= {"fraction": fraction, "options": options}
+    return Task(name, "student", out / "cells" / name, arguments, teacher.name if teacher.arguments else None, facts)
