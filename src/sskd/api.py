@@ -126,13 +126,58 @@ def distill(
     Raises:
         UserError: anything that the caller can put right.
     """
+    job = distillation(
+        student,
+        data,
+        teacher,
+        method,
+        options,
+        fraction,
+        teacher_data,
+        student_init,
+        student_taps,
+        teacher_architecture,
+        teacher_mean,
+        teacher_std,
+        teacher_size,
+        teacher_taps,
+        out,
+        cache,
+        reading,
+        **training,
+    )
+    with Display() as display:
+        return execute(job, display)
+
+
+def distillation(
+    student: Named,
+    data: str,
+    teacher: Named | None = None,
+    method: str = "sskd",
+    options: dict[str, Any] | None = None,
+    fraction: float = 1.0,
+    teacher_data: Literal["full", "subset"] = "full",
+    student_init: str | None = None,
+    student_taps: dict[str, str] | None = None,
+    teacher_architecture: str | None = None,
+    teacher_mean: tuple[float, ...] | None = None,
+    teacher_std: tuple[float, ...] | None = None,
+    teacher_size: int | None = None,
+    teacher_taps: dict[str, str] | None = None,
+    out: str | None = None,
+    cache: str | None = None,
+    reading: Reading = Reading(),  # noqa: B008  # frozen
+    **training: Any,
+) -> Job:
+    """What `distill` runs, without running it."""
     settings = Training(**training)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
     name, student_modules = _named(student, "student")
     place, teacher_modules = _named(teacher, "teacher")
     brought = Brought(place, teacher_architecture, teacher_mean, teacher_std, teacher_size) if place else None
-    job = Job(
+    return Job(
         _folder(out, data, str(name), method, settings),
         str(name),
         data,
@@ -149,8 +194,10 @@ def distill(
         teacher_taps or {},
         {**student_modules, **teacher_modules},
     )
-    with Display() as display:
-        return execute(job, display)
+
+
+# Whoever passes arguments on, as `sskd check` does, shows what they mean.
+distillation.__doc__ = distill.__doc__
 
 
 Side = Literal["student", "teacher"]

@@ -24,13 +24,14 @@ KD_LABEL, ALONE_LABEL = "kd", "ce"
 
 @dataclass(frozen=True)
 class Duo:
-    """A teacher and a student. `options` are added to those of methods, by label."""
+    """A teacher and a student. `options` are added to those of methods, by label; `skip` leaves labels out."""
 
     teacher: str
     student: str
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     student_taps: Mapping[str, str] = field(default_factory=dict)
     teacher_taps: Mapping[str, str] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -151,7 +152,7 @@ def _duo(values: Any, name: str) -> Duo:
     for key in values:
         if key not in known:
             raise unknown("key of a bench recipe's pair", str(key), known)
-    return Duo(**values)
+    return Duo(**{**values, "teacher": resolve(values["teacher"]), "student": resolve(values["student"])})
 
 
 def _check(recipe: Recipe) -> None:
@@ -165,11 +166,9 @@ def _check(recipe: Recipe) -> None:
         for duo in recipe.pairs:
             check_options(method, recipe.method_of(label), recipe.options_of(label, duo))
     for duo in recipe.pairs:
-        for network in (duo.student, duo.teacher):
-            resolve(network)
-        for label in duo.options:
+        for label in (*duo.options, *duo.skip):
             if label not in recipe.methods:
-                raise unknown(f"method label in the options of {duo.name}", label, recipe.methods)
+                raise unknown(f"method label of the pair {duo.name}", label, recipe.methods)
     for key in ("training", "teacher_training"):
         _training({**recipe.training, **(recipe.teacher_training if key == "teacher_training" else {})}, key)
     for name in recipe.reading:
@@ -209,6 +208,7 @@ def tasks_of(recipe: Recipe, out: Path) -> list[Task]:
         for duo in recipe.pairs
         for fraction in recipe.fractions
         for label in recipe.methods
+        if label not in duo.skip
     ]
     tasks = [*(task for task in teachers.values() if task.arguments), *cells]
     _refuse_shared(tasks)

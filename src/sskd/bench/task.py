@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from sskd.api import distill, train_teacher
 from sskd.data.reading import Reading
+from sskd.files import read_json
 from sskd.methods.plan import Optim
+from sskd.runs import flat
 from sskd.train.protocols import Record
 
 
@@ -61,6 +63,26 @@ def perform(task: Task) -> Record:
     arguments["reading"] = Reading(**arguments.get("reading", {}))
     run = train_teacher if task.kind == "teacher" else distill
     return run(out=str(task.folder), **arguments)
+
+
+def differences(task: Task) -> list[str]:
+    """In what a run that is there differs from what the task asks for; empty where it does not, or is not there."""
+    if not task.begun or not task.arguments:
+        return []
+    kept = read_json(task.folder / "config.json").get("arguments", {})
+    asked = dict(task.arguments)
+    then = {**kept, **kept.get("training", {}), "teacher": (kept.get("teacher") or {}).get("place")}
+    network = asked.pop("model" if task.kind == "teacher" else "student")
+    asked = flat({**asked, "network": network})
+    found = {name: flat(then).get(name) for name in asked if name not in _ELSEWHERE}
+    return [
+        f"{name}: {found[name]!r} there, {asked[name]!r} asked"
+        for name in found
+        if json.dumps(found[name]) != json.dumps(asked[name])
+    ]
+
+
+_ELSEWHERE = ("cache", "threads", "device", "tensorboard", "workers", "checkpoint_every")  # of no account for a result
 
 
 @dataclass(frozen=True)

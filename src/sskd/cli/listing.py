@@ -7,8 +7,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from sskd.bench.recipe import load_recipe, packaged
 from sskd.data import SOURCES
 from sskd.methods import METHODS
+from sskd.methods.find import announced, find_method
 from sskd.methods.options import options_of
 from sskd.models import zoo
 
@@ -36,11 +38,24 @@ def _parameters(name: str) -> int:
 def list_methods() -> None:
     """List the methods and their options."""
     table = Table("method", "what it is", "options and defaults", title="Methods")
-    for name, method in METHODS.items():
+    for name in [*METHODS, *announced()]:
+        method = find_method(name)
         about = (inspect.getdoc(inspect.getmodule(method)) or "").split("\n", 1)[0]
         options = ", ".join(f"{key}={value}" for key, value in options_of(method).items())
         table.add_row(name, about, options or "none")
     Console().print(table)
+
+
+def list_recipes() -> None:
+    """List the bench recipes that come with sskd."""
+    table = Table("recipe", "what it measures", "pairs", "methods", "seeds", title="Bench recipes")
+    for name in packaged():
+        recipe = load_recipe(name)
+        counts = (str(len(values)) for values in (recipe.pairs, recipe.methods, recipe.seeds))
+        table.add_row(name, recipe.about, *counts)
+    console = Console()
+    console.print(table)
+    console.print("sskd bench RECIPE runs one; RECIPE may be a YAML file of your own: see docs/bench.md.")
 
 
 def list_data() -> None:

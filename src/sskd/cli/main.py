@@ -11,9 +11,11 @@ import jsonargparse
 from rich.console import Console
 
 from sskd.api import distill, evaluate, train_teacher
+from sskd.bench.run import bench
+from sskd.cli.check import check
 from sskd.cli.data import check_data
 from sskd.cli.demo import demo
-from sskd.cli.listing import list_data, list_methods, list_models
+from sskd.cli.listing import list_data, list_methods, list_models, list_recipes
 from sskd.cli.predict import predict
 from sskd.errors import UserError
 
@@ -22,14 +24,17 @@ COMMANDS: dict[str, Any] = {
     "demo": demo,
     "teacher": train_teacher,
     "distill": distill,
+    "check": check,
     "evaluate": evaluate,
     "predict": predict,
+    "bench": bench,
     "data": {"_help": "Look at a data set before any time is spent on it.", "check": check_data},
     "list": {
-        "_help": "List the networks, methods or data sets that the other commands take.",
+        "_help": "List the networks, methods, data sets or bench recipes that the other commands take.",
         "models": list_models,
         "methods": list_methods,
         "data": list_data,
+        "recipes": list_recipes,
     },
 }
 
@@ -62,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
-    words = _with_images([word for word in words if word != "--debug"])
+    words = _with_recipe(_with_images([word for word in words if word != "--debug"]))
     try:
         result = jsonargparse.auto_cli(
             COMMANDS, args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
@@ -91,8 +96,15 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).splitlines())
 
 
+def _with_recipe(words: list[str]) -> list[str]:
+    """`bench RECIPE` with its recipe as an option: the parser takes options alone."""
+    if words[:1] == ["bench"] and len(words) > 1 and not words[1].startswith("-"):
+        return ["bench", f"--recipe={words[1]}", *words[2:]]
+    return words
+
+
 def _with_images(words: list[str]) -> list[str]:
-    """`predict --run RUN A.jpg B/` with its images as an option: the parser takes options alone."""
+    """`predict --run RUN A.jpg B/` with its images as an option."""
     if words[:1] != ["predict"]:
         return words
     rest, images, option = ["predict"], list[str](), ""

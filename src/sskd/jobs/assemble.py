@@ -69,11 +69,25 @@ class Assembled:
         }
 
 
-def assemble(job: Job, decode: str | None) -> Assembled:
-    """Read the data, build and load the networks, make the plan. `decode` is what an interrupted run had settled on.
+@dataclass(frozen=True)
+class Prepared:
+    """What there is before a method has been asked: images and networks."""
+
+    source: Source
+    splits: Splits
+    crops: Crops
+    student: Network
+    teacher: Network | None
+    pair: Pair
+    optim: Optim
+    notes: tuple[str, ...]
+
+
+def prepare(job: Job) -> Prepared:
+    """Read the data, build and load the networks.
 
     Raises:
-        UserError: anything about the data, the networks or the method that the user can put right.
+        UserError: anything about the data or the networks that the user can put right.
     """
     training = job.training
     source = load_source(job.data, job.reading)
@@ -87,24 +101,44 @@ def assemble(job: Job, decode: str | None) -> Assembled:
     if job.teacher:
         named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")
         teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
-    data = info(source, splits.train, shape)
-    pair = pair_of(student, teacher, data)
+    pair = pair_of(student, teacher, info(source, splits.train, shape))
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
-    torch.manual_seed(mix(training.seed, "method"))  # whatever was built before
-    plan = find_method(job.method)(pair, epochs=training.epochs, optim=optim, **job.options)
-    _refuse_stream(job, splits, plan)
-    notes = (*source.notes, *splits.notes, *said, *plan.notes)
+    return Prepared(source, splits, crops, student, teacher, pair, optim, (*source.notes, *splits.notes, *said))
+
+
+def planned(job: Job, parts: Prepared, method: str) -> Plan:
+    """A method's plan for what there is.
+
+    Raises:
+        UserError: the networks or the data do not fit the method.
+    """
+    torch.manual_seed(mix(job.training.seed, "method"))  # whatever was built before
+    plan = find_method(method)(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
+    _refuse_stream(method, job.data, parts.splits, plan)
+    return plan
+
+
+def assemble(job: Job, decode: str | None) -> Assembled:
+    """All that a job is made of. `decode` is what an interrupted run had settled on.
+
+    Raises:
+        UserError: anything about the data, the networks or the method that the user can put right.
+    """
+    parts = prepare(job)
+    plan = planned(job, parts, job.method)
+    notes, splits, crops = (*parts.notes, *plan.notes), parts.splits, parts.crops
     if isinstance(crops, Resized):
         low, high = crops.scale
         notes = (
             *notes,
             f"Views are random boxes of {low:.0%} to {high:.0%} of the area, resized to {crops.size} pixels.",
         )
-        splits, decode = _decoded(splits, crops, decode or training.decode)
+        splits, decode = _decoded(splits, crops, decode or job.training.decode)
         notes = (*notes, f"Photographs are decoded {_HOW[decode]}.") if decode else notes
     else:
         decode = None
-    return Assembled(source, splits, crops, shape, student, teacher, plan, optim, decode, notes)
+    shape = parts.pair.data.image_shape
+    return Assembled(parts.source, splits, crops, shape, parts.student, parts.teacher, plan, parts.optim, decode, notes)
 
 
 _HOW = {
@@ -121,12 +155,12 @@ def _decoded(splits: Splits, crops: Resized, decode: str) -> tuple[Splits, str |
     return (splits.stored(crops.stored) if decode == "once" else splits), decode
 
 
-def _refuse_stream(job: Job, splits: Splits, plan: Plan) -> None:
+def _refuse_stream(method: str, data: str, splits: Splits, plan: Plan) -> None:
     needing = [name for stage in plan.stages for name, (_, term) in stage.loss.items() if term.needs_index]
     if needing and isinstance(splits.train, Stream):
         raise UserError(
-            f"The method {job.method} (its term {needing[0]}) remembers each training image by its number; "
-            f"{job.data} is read as a stream, which has none. Leave --reading.stream out, or choose another method."
+            f"The method {method} (its term {needing[0]}) remembers each training image by its number; "
+            f"{data} is read as a stream, which has none. Leave --reading.stream out, or choose another method."
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from sskd.memory import all_sent
-from sskd.methods.plan import Plan
+from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Precision, Step, place
@@ -48,7 +48,7 @@ def fastest(
     seconds: dict[Execution, float] = {}
 
     def measure(option: Execution) -> None:
-        seconds[option] = _time(option, student, teacher, plan, batch_size, image_shape, repeats)
+        seconds[option] = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
 
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -76,7 +76,7 @@ def title(execution: Execution) -> str:
     return " ".join([*parts, "compiled"] if execution.compiled else parts)
 
 
-def _time(
+def time_step(
     execution: Execution,
     student: Network,
     teacher: Network | None,
@@ -84,9 +84,11 @@ def _time(
     batch_size: int,
     image_shape: tuple[int, int, int],
     repeats: int,
+    which: int = -1,
 ) -> float:
+    """The least of the seconds that steps of a stage take, on copies and dummy images, after one to warm up."""
     # One copy of everything: terms hold modules of the plan, and must hold the copies.
-    student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[-1], dict(plan.modules)))
+    student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[which], dict(plan.modules)))
     terms = {name: term for name, (_, term) in stage.loss.items()}
     named = {"student": student, **modules, **terms}
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
@@ -95,7 +97,7 @@ def _time(
     step = Step(stage, student, teacher, execution)
     trained = [p for name in stage.trains for p in named[name].parameters()]
     optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
-    batch = _dummy(plan, batch_size, image_shape, execution)
+    batch = _dummy(plan.views.views, stage, batch_size, image_shape, execution)
     timed = []
     for _ in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
@@ -108,12 +110,12 @@ def _time(
     return min(timed[1:])
 
 
-def _dummy(plan: Plan, batch_size: int, image_shape: tuple[int, int, int], execution: Execution) -> Batch:
+def _dummy(views: int, stage: Stage, batch_size: int, image_shape: tuple[int, int, int], execution: Execution) -> Batch:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch_size, plan.views.views, *image_shape, generator=generator).to(execution.device)
+    images = torch.rand(batch_size, views, *image_shape, generator=generator).to(execution.device)
     nothing = torch.zeros(batch_size, dtype=torch.int64, device=execution.device)
     index = torch.arange(batch_size)
-    drawn = {name: term.draw(generator, index) for name, (_, term) in plan.stages[-1].loss.items()}
+    drawn = {name: term.draw(generator, index) for name, (_, term) in stage.loss.items()}
     draws = all_sent(drawn, torch.device(execution.device))
     asked = torch.zeros(images.shape[:2], dtype=torch.int64, device=execution.device)
     dtype = torch.float64 if execution.precision == "fp64" else torch.float32

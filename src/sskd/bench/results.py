@@ -1,0 +1,162 @@
+"""What the runs of a grid came to: cells read from run directories, and rows over seeds."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sskd.bench.task import Task
+from sskd.errors import UserError
+from sskd.files import read_json
+
+Status = Literal["finished", "begun", "waiting"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training. Accuracies are top-1 % on the test split; costs are of training, without evaluation.
+
+    `stages` maps the names of the stages before the student's own to their seconds of computing; empty where they were
+    reused from another cell.
+    """
+
+    task: Task
+    status: Status
+    last: float | None = None
+    best: float | None = None  # at the epoch that was best on validation
+    best_epoch: int | None = None
+    epochs: int = 0
+    seconds: float = 0.0  # of wall clock, in the last stage
+    cpu_seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    peak_mib: int = 0
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Pair, label, seed and so on."""
+        return self.task.facts
+
+
+def read_cell(task: Task) -> Cell:
+    """A cell as its run directory has it; one whose files are damaged counts as not finished."""
+    if not task.begun:
+        return Cell(task, "waiting")
+    try:
+        config = read_json(task.folder / "config.json")
+        result = read_json(task.folder / "result.json") if task.finished else None
+    except UserError:
+        return Cell(task, "begun")
+    records = _records(task.folder / "log.jsonl")
+    if result is None:
+        return Cell(task, "begun", epochs=len(records), config=config)
+    own = str(result["last"]["stage"]) if result["last"] else ""
+    timed = [record for record in records if "seconds" in record]
+    stages: dict[str, float] = {}
+    for record in timed:
+        if record["stage"] != own:
+            stages[record["stage"]] = stages.get(record["stage"], 0.0) + record.get("cpu_seconds", record["seconds"])
+    mine = [record for record in timed if record["stage"] == own]
+    best = result.get("best")
+    return Cell(
+        task,
+        "finished",
+        last=100 * result["last"]["test"]["top1"],
+        best=100 * best["test"]["top1"] if best else None,
+        best_epoch=best["epoch"] if best else None,
+        epochs=len(mine),
+        seconds=sum(record["seconds"] for record in mine),
+        cpu_seconds=sum(record.get("cpu_seconds", record["seconds"]) for record in mine),
+        stages=stages,
+        peak_mib=max((record.get("peak_mib", 0) for record in timed), default=0),
+        config=config,
+    )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+    return found
+
+
+def progress(task: Task) -> tuple[str, int]:
+    """Stage and epoch that a run has last finished."""
+    records = [record for record in _records(task.folder / "log.jsonl") if "epoch" in record]
+    return (str(records[-1]["stage"]), int(records[-1]["epoch"])) if records else ("", 0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a pair, a method under its label, a share of the images; over seeds."""
+
+    pair: tuple[str, str]
+    label: str
+    fraction: float
+    cells: tuple[Cell, ...]
+
+    @property
+    def finished(self) -> tuple[Cell, ...]:
+        """Those with a result."""
+        return tuple(cell for cell in self.cells if cell.status == "finished")
+
+    def values(self, kind: Literal["last", "best"]) -> dict[int, float]:
+        """Accuracy by seed."""
+        found = {cell.facts["seed"]: getattr(cell, kind) for cell in self.finished}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and the sample's standard deviation where there are two values or more."""
+    if not values:
+        return None, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """Cells of students, gathered over seeds; in the order of the recipe."""
+    found: dict[tuple[tuple[str, str], str, float], list[Cell]] = {}
+    for cell in cells:
+        facts = cell.facts
+        if cell.task.kind == "student":
+            key = ((facts["teacher"], facts["student"]), facts["label"], facts["fraction"])
+            found.setdefault(key, []).append(cell)
+    return [Row(*key, tuple(group)) for key, group in found.items()]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A difference of means in points, paired by seed, and the p-value of a two-sided paired t-test."""
+
+    difference: float
+    n: int
+    p: float | None  # None below three seeds: two differences have no spread worth the name
+
+    @property
+    def mark(self) -> str:
+        """`*` below 0.05, `**` below 0.01."""
+        return "" if self.p is None or self.p >= 0.05 else "**" if self.p < 0.01 else "*"
+
+
+def compare(row: Row, other: Row, kind: Literal["last", "best"] = "last") -> Compared | None:
+    """A row against another, on the seeds that both have; None where there are none."""
+    from scipy.stats import ttest_rel  # a second to import, and not needed to train
+
+    ours, theirs = row.values(kind), other.values(kind)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds or row is other:
+        return None
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    p = None
+    if len(seeds) > 2 and len(set(differences)) > 1:
+        p = float(ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
+    return Compared(statistics.fmean(differences), len(seeds), p)

@@ -1,0 +1,121 @@
+"""A grid from its recipe to its table."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from rich.console import Console
+
+from sskd.bench.live import Watch
+from sskd.bench.local import LocalEngine
+from sskd.bench.recipe import Recipe, load_recipe, tasks_of
+from sskd.bench.results import read_cell
+from sskd.bench.table import write
+from sskd.bench.task import Outcome, Task, differences
+from sskd.errors import UserError, unknown
+from sskd.files import alone_in
+
+
+class Engine(Protocol):
+    """Who runs tasks."""
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
+        """The outcome of each task as it ends, and None in between."""
+        ...
+
+
+def bench(
+    recipe: str,
+    data: str | None = None,
+    out: str | None = None,
+    methods: list[str] | None = None,
+    seeds: list[int] | None = None,
+    jobs: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    gpus: float | None = None,
+    address: str | None = None,
+    only_table: bool = False,
+) -> None:
+    """Run a grid of pairs, methods and seeds, and write its table; what is finished already is not run again.
+
+    Args:
+        recipe: the name of a recipe that comes with sskd (see `sskd list recipes`), or a YAML file.
+        data: a data set in place of the recipe's.
+        out: where everything is kept: runs, cache, logs and tables; runs/RECIPE where it is not given.
+        methods: labels of the recipe, to run these alone; the table shows all.
+        seeds: in place of the recipe's.
+        jobs: trainings at a time; one for each GPU, or as many as the recipe's threads leave room for.
+        engine: local runs processes of this machine; ray runs them on a Ray cluster (pip install sskd[ray]).
+        gpus: with ray, GPUs for a training, such as 0.5; 1 where there are any.
+        address: with ray, the cluster's; the running one, or a new one on this machine, where it is not given.
+        only_table: run nothing, write the table of what there is.
+
+    Raises:
+        UserError: a recipe that is not understood; at the end, if trainings have failed.
+    """
+    plan = load_recipe(recipe, data=data, seeds=seeds)
+    folder = Path(out or f"runs/{plan.name}")
+    tasks = tasks_of(plan, folder)
+    for label in methods or []:
+        if label not in plan.methods:
+            raise unknown(f"label of the recipe {plan.name}", label, plan.methods)
+    wanted = [task for task in tasks if not methods or task.facts.get("label", methods[0]) in methods]
+    with alone_in(folder):
+        failed: dict[str, str] = {}
+        if not only_table:
+            failed = _run(plan, folder, tasks, wanted, _engine(plan, folder, engine, jobs, gpus, address))
+        table = _write(plan, folder, tasks, failed)
+    console = Console()
+    console.print(table.read_text(), highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Kept in {table.parent}: table.md, table.csv, table.json.", highlight=False, soft_wrap=True)
+    if failed:
+        shown = "; ".join(f"{name}: {message}" for name, message in list(failed.items())[:3])
+        raise UserError(
+            f"{len(failed)} of {len(wanted)} trainings failed ({shown}). Their output is in {folder}/logs; the same "
+            "command tries them again and leaves the others as they are."
+        )
+
+
+def _run(plan: Recipe, folder: Path, tasks: Sequence[Task], wanted: Sequence[Task], engine: Engine) -> dict[str, str]:
+    """Run what is not finished; messages of what failed, by task."""
+    with Watch(wanted) as watch:
+        changed = {task.name: differences(task) for task in wanted}
+        for task in wanted:
+            if changed[task.name]:
+                told = "; ".join(changed[task.name])
+                watch.ended(Outcome(task, False, f"{task.folder} holds a run of other arguments ({told})"))
+        for outcome in engine.run([task for task in wanted if not changed[task.name]]):
+            watch.tick()
+            if outcome is not None:
+                watch.ended(outcome)
+                _write(plan, folder, tasks, watch.failed)
+        return watch.failed
+
+
+def _write(plan: Recipe, folder: Path, tasks: Sequence[Task], failed: dict[str, str]) -> Path:
+    return write(folder, plan, [read_cell(task) for task in tasks], failed)
+
+
+def _engine(plan: Recipe, folder: Path, name: str, jobs: int | None, gpus: float | None, address: str | None) -> Engine:
+    if jobs is not None and jobs < 1:
+        raise UserError(f"jobs must be at least 1; got {jobs}.")
+    threads = plan.training.get("threads")
+    if name == "ray":
+        from sskd.bench.ray_engine import RayEngine  # an extra
+
+        share = (1.0 if torch.cuda.is_available() else 0.0) if gpus is None else gpus
+        return RayEngine(jobs, share, float(threads or 1), address, logs=folder / "logs")
+    if gpus is not None or address is not None:
+        raise UserError("--gpus and --address are for --engine ray. Leave them out, or say --engine ray.")
+    devices = _devices() if str(plan.training.get("device", "auto")) in ("auto", "cuda") else []
+    room = len(devices) or max(1, (os.cpu_count() or 1) // (threads or os.cpu_count() or 1))
+    return LocalEngine(jobs or room, folder / "logs", devices)
+
+
+def _devices() -> list[str]:
+    """Names of the GPUs that this process may use."""
+    if not torch.cuda.is_available():
+        return []
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))).split(",")
