@@ -37,8 +37,10 @@ def check(measure: bool = True, **arguments: Any) -> None:
             say(note)
     if checked.stages:
         console.print(_stages(checked))
-    if checked.execution:
-        where = f"{checked.execution.device}, {checked.execution.threads} threads, {title(checked.execution)}"
+    if checked.execution and checked.stages:
+        count = checked.execution.threads
+        threads = f"{count} thread{'' if count == 1 else 's'}"
+        where = f"{checked.execution.device}, {threads}, {title(checked.execution)}"
         say(
             f"Steps of {job.training.batch_size} images on {where}, eager; hours without evaluation and decoding. "
             f"The most memory held while measuring: {checked.peak_mib:,} MiB."

@@ -11,8 +11,9 @@ from torch.nn.functional import interpolate
 
 from sskd.errors import UserError
 from sskd.models.build import Built, build
+from sskd.models.find import find_taps
 from sskd.models.normalisation import LUMA, Normalisation
-from sskd.models.taps import Shapes, Tap, find_taps, usable
+from sskd.models.taps import Shapes, Tap, usable
 from sskd.models.zoo import resolve
 
 
@@ -92,7 +93,8 @@ class Network(nn.Module):
             UserError: the network cannot take such images, or a tap that the user named cannot be read.
         """
         weight = next(self.parameters())
-        image = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
+        noise = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
+        image = noise.to(weight.device, weight.dtype)
         channels = image_shape[0]
         if channels != self.channels and (channels, self.channels) not in ((1, self.channels), (3, 1)):
             raise UserError(

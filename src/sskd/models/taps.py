@@ -17,74 +17,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Tap:
-    """The output of a submodule, or its first input (`at="in"` of an activation: the values before it)."""
+    """The output of a submodule, or its first input (`at="in"` of an activation: the values before it).
+
+    `channels_last`: the values are [N, H, W, C], as some transformers have them; they are read as [N, C, H, W].
+    """
 
     module: str
     at: Literal["out", "in"] = "out"
-
-
-# torchvision's networks carry no table of their own. Stem and stages by class name; the others' stages lie between
-# blocks that differ from size to size.
-_LAYERS = ("layer1", "layer2", "layer3", "layer4")
-_EVERY_SECOND = tuple(f"features.{i}" for i in (1, 3, 5, 7))
-_TORCHVISION: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ResNet": ("relu", _LAYERS),
-    "DenseNet": ("features.relu0", tuple(f"features.denseblock{i}" for i in range(1, 5))),
-    "RegNet": ("stem", tuple(f"trunk_output.block{i}" for i in range(1, 5))),
-    "ShuffleNetV2": ("maxpool", ("stage2", "stage3", "stage4")),
-    "ConvNeXt": ("features.0", _EVERY_SECOND),
-    "SwinTransformer": ("features.0", _EVERY_SECOND),
-    "EfficientNet": ("features.0", tuple(f"features.{i}" for i in (2, 3, 5, 7))),
-    "MaxVit": ("stem", tuple(f"blocks.{i}" for i in range(4))),
-}
-
-
-def find_taps(model: nn.Module) -> dict[str, Tap]:
-    """The taps of a network of the zoo, of timm, of torchvision or of the user's, found without running it.
-
-    `stem`, `stage1`.., `pooled` (the input of the classifier, of the first where there are two); networks of the zoo
-    also have `stageK.pre`. Whether each can be read is seen when the network runs: see `usable`.
-    """
-    declared = getattr(model, "taps", None)
-    if isinstance(declared, dict):
-        return dict(declared)
-    if getattr(model, "feature_info", None) is not None:
-        return _timm_taps(model)
-    taps: dict[str, Tap] = {}
-    if type(model).__module__.startswith("torchvision.") and type(model).__name__ in _TORCHVISION:
-        stem, stages = _TORCHVISION[type(model).__name__]
-        taps = {"stem": Tap(stem), **{f"stage{i}": Tap(name) for i, name in enumerate(stages, 1)}}
-    return {**taps, **_last_linear(model)}
-
-
-def _last_linear(model: nn.Module) -> dict[str, Tap]:
-    """The classifier's input, where the last layer with parameters is linear: one that others follow may be a gate."""
-    layers = [item for item in model.named_modules() if item[1]._parameters]
-    return {"pooled": Tap(layers[-1][0], "in")} if layers and isinstance(layers[-1][1], nn.Linear) else {}
-
-
-def _timm_taps(model: nn.Module) -> dict[str, Tap]:
-    info: Any = model.feature_info
-    entries = list(info if isinstance(info, list) else info.get_dicts())
-    taps: dict[str, Tap] = {}
-    if entries and _is_stem(entries):
-        taps["stem"] = Tap(entries.pop(0)["module"])
-    taps.update({f"stage{i}": Tap(entry["module"]) for i, entry in enumerate(entries, 1)})
-    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    name = names if isinstance(names, str) else next(iter(names), "")  # two: for class and for distillation token
-    if not isinstance(dict(model.named_modules()).get(name), nn.Identity | None):
-        return {**taps, "pooled": Tap(name, "in")}
-    return {**taps, **_last_linear(model)}
-
-
-def _is_stem(entries: list[dict[str, Any]]) -> bool:
-    """Whether timm's first feature is a stem: by its stage number, or because it is named unlike the second."""
-    if "stage" in entries[0]:
-        return bool(entries[0]["stage"] == 0)
-    if len(entries) < 2:
-        return False
-    first, second = (entry["module"].rstrip("0123456789.") for entry in entries[:2])
-    return bool(first != second)
+    channels_last: bool = False
 
 
 class Tapped(nn.Module):
@@ -101,6 +41,8 @@ class Tapped(nn.Module):
         self.model = model
         self._store: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
+        self._last = {name for name, tap in taps.items() if tap.channels_last}
+        self._inplace: list[Any] = []  # modules that are not to work in place while they are watched
         modules, watched = dict(model.named_modules()), [name for name in asked if name != "logits"]
         for name in watched:  # all, before the first hook: a refused network keeps none
             if name not in taps:
@@ -111,6 +53,10 @@ class Tapped(nn.Module):
             self._handles.append(self._watch(name, taps[name], modules[taps[name].module]))
 
     def _watch(self, name: str, tap: Tap, module: nn.Module) -> RemovableHandle:
+        if tap.at == "in" and getattr(module, "inplace", False):
+            module.inplace = False  # it would overwrite what is read; its output stays the same
+            self._inplace.append(module)
+
         def before(_: nn.Module, args: tuple[Any, ...]) -> None:
             self._seen(name, args[0])
 
@@ -126,15 +72,23 @@ class Tapped(nn.Module):
         """`logits` [N, K] and one tensor [N, ...] for each tap that was asked for."""
         self._store.clear()  # the network may have been run by itself, hooks and all
         logits = self.model(images)
-        seen = dict(self._store)
+        seen = {name: self._turn(name, value) for name, value in self._store.items()}
         # Left in place they would be guarded on by compiled code, which would then recompile every step.
         self._store.clear()
         return {"logits": logits, **seen}
+
+    def _turn(self, name: str, value: Tensor) -> Tensor:
+        """Channels first."""
+        turned = name in self._last and isinstance(value, Tensor) and value.ndim == 4
+        return value.permute(0, 3, 1, 2) if turned else value
 
     def close(self) -> None:
         """Take the hooks off the network."""
         for handle in self._handles:
             handle.remove()
+        for module in self._inplace:
+            module.inplace = True
+        self._inplace.clear()
         self._handles.clear()
         self._store.clear()
 
@@ -198,7 +152,26 @@ def usable(
         raise UserError(f"{_title(model)} must return one tensor of logits [N, classes]; it returned {_kind(logits)}.")
     reasons = {name: _problem(name, taps[name], fired, _title(model)) for name, fired in watched.fired.items()}
     left_out |= {name: reason for name, reason in reasons.items() if reason}
+    left_out |= _not_before(values, {name: tap for name, tap in there.items() if name not in left_out}, modules)
     return {name: tuple(value.shape[1:]) for name, value in values.items() if name not in left_out}, left_out
+
+
+def _not_before(
+    values: Mapping[str, Tensor], taps: Mapping[str, Tap], modules: Mapping[str, nn.Module]
+) -> dict[str, str]:
+    """Which `stageK.pre` are not what goes into the stage's last activation, and why: seen from the values."""
+    reasons: dict[str, str] = {}
+    for name, tap in taps.items():
+        stage = name.removesuffix(".pre")
+        if stage == name or stage not in values:
+            continue
+        if tap.at == "in":
+            same = values[name].shape == values[stage].shape
+            if not same or not torch.allclose(modules[tap.module](values[name]), values[stage], atol=1e-5):
+                reasons[name] = f"{stage} is not the activation of what goes into {tap.module}. Name another module."
+        elif bool((values[stage] >= 0).all()):
+            reasons[name] = f"{stage} ends in an activation that is no module of its own. Name the module before it."
+    return reasons
 
 
 def _problem(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> str:
