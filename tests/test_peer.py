@@ -73,8 +73,10 @@ def hooked(**values: Any) -> dict[str, dict[str, Any]]:
     return {name: {"output": value} for name, value in values.items()}
 
 
-def pair(weight: float = 1.0, **paths: str) -> dict[str, Any]:
-    return {"weight": weight, **{side: {"io": "output", "path": path} for side, path in paths.items()}}
+def pairs(**weights: float) -> dict[str, Any]:
+    """Which values are compared, of the same name on both sides, and with which weights."""
+    at = {name: {"io": "output", "path": name} for name in weights}
+    return {name: {"student": at[name], "teacher": at[name], "weight": weight} for name, weight in weights.items()}
 
 
 def ours(term: Term, student: Outputs, teacher: Outputs) -> Tensor:
@@ -128,7 +130,7 @@ def test_at(size: int) -> None:
     t_first, t_second = normal(2, size, 5, 4, 4), normal(3, size, 6, 2, 2)
     term = Attention((("stage1", "stage1"), ("stage2", "stage2")))
     mine = ours(term, plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second))
-    peer = peers.ATLoss({name: pair(student=name, teacher=name) for name in "ab"}, mode="code")
+    peer = peers.ATLoss(pairs(a=1.0, b=1.0), mode="code")
     theirs = peer(hooked(a=first, b=F.adaptive_avg_pool2d(second, 2)), hooked(a=t_first, b=t_second))
     same(mine, theirs, [first, second])
 
@@ -136,7 +138,7 @@ def test_at(size: int) -> None:
 @sizes
 def test_at_of_the_paper(size: int) -> None:
     student, teacher = leaf(0, size, 3, 4, 2), normal(1, size, 5, 4, 2)
-    peer = peers.ATLoss({"a": pair(student="a", teacher="a")}, mode="paper")
+    peer = peers.ATLoss(pairs(a=1.0), mode="paper")
     # Theirs is the norm of an image's difference, ours the mean of its squares over the H W positions.
     norms = torch.stack([peer(hooked(a=s[None]), hooked(a=t[None])) for s, t in zip(student, teacher, strict=True)])
     mine = ours(Attention((("stage1", "stage1"),)), plain(stage1=student), plain(stage1=teacher))
@@ -180,7 +182,7 @@ def test_vid(size: int, variance: float) -> None:
     torch.testing.assert_close(peer.soft_plus_param, layer.get_parameter("log_scale"), rtol=1e-6, atol=1e-6)
     peer.soft_plus_param = layer.log_scale
     copied(peer.regressor, layer.get_submodule("regressor"))
-    theirs = peers.VIDLoss({"a": pair(student="reg", teacher="a")})(hooked(reg=peer(student)), hooked(a=teacher))
+    theirs = peers.VIDLoss(pairs(a=1.0))(hooked(a=peer(student)), hooked(a=teacher))
     mine = ours(term, plain(stage1=student), plain(stage1=teacher))
     same(mine, theirs, [student, cast(Tensor, layer.log_scale)])
 
@@ -197,8 +199,7 @@ def test_ab(size: int, margin: float) -> None:
     conv, bn = {"in_channels": 4, "out_channels": 6, "kernel_size": 1}, {"num_features": 6}
     peer = copied(wrappers.Connector4DAB.build_connector(conv, bn), connector)
     # Ours holds the authors' factors 2^(i - L + 1) x 3 / 1000, theirs leaves them to its user.
-    weights = {name: pair(student=name, teacher=name, weight=w) for name, w in (("a", 0.5 * 0.003), ("b", 0.003))}
-    loss = peers.AltActTransferLoss(weights, margin, "mean")
+    loss = peers.AltActTransferLoss(pairs(a=0.5 * 0.003, b=0.003), margin, "mean")
     same(mine, loss(hooked(a=first, b=peer(second)), hooked(a=t_first, b=t_second)), [first, second])
 
 
@@ -222,21 +223,18 @@ def test_ft(size: int) -> None:
 def test_fsp(size: int) -> None:
     first, second = leaf(0, size, 3, 4, 4), leaf(1, size, 5, 2, 2)
     t_first, t_second = normal(2, size, 3, 4, 4), normal(3, size, 5, 2, 2)
-    mine = ours(
-        Flow((("stem",) * 2, ("stage1",) * 2)), plain(stem=first, stage1=second), plain(stem=t_first, stage1=t_second)
-    )
-    names = ("first", "second")
-    peer = peers.FSPLoss({"a": pair(**{f"{side}_{name}": name for side in ("student", "teacher") for name in names})})
-
-    def column(b: int, d: int) -> Tensor:
-        sides = ((first, second), (t_first, t_second))
-        maps = [(F.adaptive_avg_pool2d(x, 2)[b : b + 1], y[b : b + 1, d : d + 1]) for x, y in sides]
-        norm: Tensor = peer(*(hooked(**dict(zip(names, values, strict=True))) for values in maps))
-        return norm
-
-    # Theirs sums the norms of the matrix's columns over the batch's mean, ours averages the squares of its entries.
-    columns = torch.stack([column(b, d) for b in range(size) for d in range(5)])
-    same(mine, columns.square().sum() / (size * 3 * 5), [first, second])
+    term = Flow((("stem", "stem"), ("stage1", "stage1")))
+    mine = ours(term, plain(stem=first, stage1=second), plain(stem=t_first, stage1=t_second))
+    at = {name: {"io": "output", "path": name} for name in ("first", "second")}
+    peer = peers.FSPLoss({"a": {f"{side}_{name}": at[name] for side in ("student", "teacher") for name in at}})
+    # Theirs sums the norms of the matrices' columns, ours averages the squares of their entries.
+    sides = [(F.adaptive_avg_pool2d(x, 2), y) for x, y in ((first, second), (t_first, t_second))]
+    columns = [
+        peer(*(hooked(first=x[b : b + 1], second=y[b : b + 1, d : d + 1]) for x, y in sides))
+        for b in range(size)
+        for d in range(5)
+    ]
+    same(mine, torch.stack(columns).square().sum() / (size * 3 * 5), [first, second])
 
 
 @sizes

@@ -1,0 +1,155 @@
+"""Grids that are run: failures beside successes, kills, and what is not run again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sskd.bench.local import LocalEngine, killed_by
+from sskd.bench.task import Outcome, Task, differences
+from tests.benches import BASE, TRAINING, write_recipe
+from tests.conftest import Cli
+from tests.interruption import untimed
+
+SSKD = Path(sys.executable).parent / "sskd"
+LONG = {**TRAINING, "epochs": 30, "tensorboard": False}
+
+
+def accuracies(out: Path) -> list[Any]:
+    """What must not depend on when a grid was stopped."""
+    runs = json.loads((out / "table.json").read_text())["runs"]
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/**/result.json"))]
+    assert len(results) == len(runs) > 2
+    return [
+        *((run["folder"], run["last"], run["best"], run["best_epoch"], run["epochs"], run["status"]) for run in runs),
+        *((result["weights"], untimed(result["last"])) for result in results),
+    ]
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those of the processes that still run."""
+    lines = subprocess.run(["ps", "-eo", "pid,stat"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [pid for pid in pids if any(line.split()[0] == str(pid) and "Z" not in line.split()[1] for line in lines)]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this one has started."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+def kill_at_random(words: list[str], out: Path, after: float) -> list[int]:
+    """Start a bench, wait until a run has logged something and a while more, kill it without a warning; its workers."""
+    process = subprocess.Popen([SSKD, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = {path: path.stat().st_size for path in out.glob("*/**/log.jsonl")}
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if {path: path.stat().st_size for path in out.glob("*/**/log.jsonl")} != before:
+            break
+        time.sleep(0.05)
+    time.sleep(after)
+    started = children(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return started
+
+
+def test_killed_and_continued(few: Path, tmp_path: Path, sskd: Cli) -> None:
+    """Twice, at random; the table is that of a grid that never stopped, and no worker survives its bench."""
+    recipe = write_recipe(tmp_path, data=str(few), training=LONG)
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    chance, words = random.Random(os.getpid()), ["bench", str(recipe), "--out", str(broken), "--jobs", "2"]
+    for _ in range(2):
+        started = kill_at_random(words, broken, chance.uniform(0.0, 1.5))
+        time.sleep(1.0)
+        assert started and not alive(started)
+    for out in (broken, whole):
+        done = sskd("bench", recipe, "--out", out, "--jobs", "2")
+        assert done.code == 0, done
+    assert accuracies(broken) == accuracies(whole)
+    again = sskd("bench", recipe, "--out", whole)
+    assert again.code == 0 and "FAILED" not in again.out and "cifar_resnet8--cifar_resnet8/kd-seed0: " not in again.out
+
+
+def test_failures_do_not_stop_the_others(few: Path, tmp_path: Path, sskd: Cli) -> None:
+    """A method that does not fit, a teacher that cannot be trained; both are said, and what fits is run."""
+    pairs = [*BASE["pairs"], {"teacher": "cifar_resnet8", "student": "cifar_resnet8x4"}]
+    pairs.append({"teacher": "vit_tiny_patch16_224", "student": "cifar_resnet8"})
+    recipe = write_recipe(tmp_path, data=str(few), pairs=pairs, methods={"fsp": {"init_epochs": 1}})
+    out = tmp_path / "out"
+    outcome = sskd("bench", recipe, "--out", out, "--jobs", "2")
+    assert outcome.code == 2 and "3 of 5 trainings failed" in outcome.err
+    assert "so both networks need as many: stem of the student is [32, 8, 8]" in outcome.out
+    assert "its teacher vit_tiny_patch16_224-seed0 failed: " in outcome.out
+    lines = json.loads((out / "table.json").read_text())["rows"]
+    assert [(line["label"], line["n"], bool(line["failed"])) for line in lines if line["label"] == "fsp"] == [
+        ("fsp", 1, False),
+        ("fsp", 0, True),
+        ("fsp", 0, True),
+    ]
+
+
+def test_a_changed_recipe_does_not_take_old_results(few: Path, tmp_path: Path, sskd: Cli) -> None:
+    methods = {"kd": {"temperature": 3}, "ce": {}}
+    out = tmp_path / "out"
+    assert sskd("bench", write_recipe(tmp_path, data=str(few), methods=methods), "--out", out).code == 0
+    changed = {"kd": {"temperature": 5}, "ce": {}}
+    outcome = sskd("bench", write_recipe(tmp_path, data=str(few), methods=changed), "--out", out)
+    assert outcome.code == 2 and "holds a run of other arguments (options.temperature: 3 there, 5 asked)" in outcome.out
+    assert "ce-seed0" not in outcome.err
+
+
+def test_words_that_are_refused(tmp_path: Path, sskd: Cli) -> None:
+    recipe = write_recipe(tmp_path)
+    for words, message in (
+        (("--methods", "[kdd]"), "named 'kdd'. Did you mean 'kd'"),
+        (("--jobs", "0"), "jobs must be at least 1"),
+        (("--gpus", "0.5"), "are for --engine ray"),
+    ):
+        outcome = sskd("bench", recipe, "--out", tmp_path / "out", *words)
+        assert outcome.code == 2 and message in outcome.err
+    assert not (tmp_path / "out" / "cells").exists()
+
+
+class Sleeper:
+    """Stands in for a worker that is killed by the system again and again."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.returncode = -signal.SIGKILL
+        self.stdin = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def test_a_worker_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried once more, then given up with what to do; the other task is not touched by it."""
+    started = []
+
+    def start(*words: object, **_: object) -> Sleeper:
+        started.append(words)
+        return Sleeper()
+
+    monkeypatch.setattr("sskd.bench.local.subprocess.Popen", start)
+    tasks = [Task(name, "student", tmp_path / name, {"data": "x"}) for name in ("a", "b")]
+    outcomes = [one for one in LocalEngine(1, tmp_path / "logs").run(tasks) if one is not None]
+    assert len(started) == 4 and [one.task.name for one in outcomes] == ["a", "b"]
+    assert all(not one.ok and "memory ran out. Fewer --jobs or a smaller batch_size" in one.message for one in outcomes)
+    assert "SIGTERM" in killed_by(15) and Outcome(tasks[0], True).message == ""
+
+
+def test_differences_are_those_that_count(tmp_path: Path) -> None:
+    kept = {"network": "cifar_resnet8", "data": "digits", "training": {"epochs": 3, "threads": 2, "optim": {"lr": 0.1}}}
+    task = Task("t", "teacher", tmp_path, {"model": "cifar_resnet8", "data": "digits", "epochs": 3, "threads": 1})
+    assert differences(task) == []  # not begun
+    (tmp_path / "config.json").write_text(json.dumps({"arguments": kept}))
+    assert differences(task) == []
+    other = Task("t", "teacher", tmp_path, {**task.arguments, "epochs": 4, "optim": {"lr": 0.2}})
+    assert differences(other) == ["epochs: 3 there, 4 asked", "optim.lr: 0.1 there, 0.2 asked"]

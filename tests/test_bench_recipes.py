@@ -1,0 +1,117 @@
+"""What a bench recipe may say, and the trainings that it comes to."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sskd.bench.recipe import load_recipe, packaged, tasks_of
+from sskd.bench.task import Task
+from sskd.errors import UserError
+from sskd.methods import METHODS
+from sskd.models.zoo import PUBLISHED
+from tests.benches import BASE, write_recipe
+
+
+def test_recipes_of_the_package() -> None:
+    counts = {name: len(tasks_of(load_recipe(name), Path("out"))) for name in packaged()}
+    # Teachers, then pairs x methods x seeds; fsp and kdsvd left out where channels differ.
+    assert counts["paper-similar"] == 4 + 5 * 22 * 5 - 2 * 5 and counts["paper-cross"] == 4 + 6 * 20 * 5
+    for name in ("paper-similar", "paper-cross", "cpu-small"):
+        recipe = load_recipe(name)
+        missing = METHODS.keys() - {recipe.method_of(label) for label in recipe.methods}
+        assert missing == ({"fsp", "kdsvd"} if name == "paper-cross" else set())
+    pairs = [pair for name in ("paper-similar", "paper-cross") for pair in load_recipe(name).pairs]
+    assert len({(pair.teacher, pair.student) for pair in pairs}) == 11
+    assert {pair.teacher for pair in pairs} | {pair.student for pair in pairs} <= {*PUBLISHED.values()}
+    assert load_recipe("paper-similar").seeds == (0, 1, 2, 3, 4)
+    assert load_recipe("paper-cross").training["epochs"] == 240
+
+
+def test_tasks(tmp_path: Path) -> None:
+    pair = {"teacher": "wrn_16_2", "student": "cifar_resnet8", "options": {"sskd": {"ss": 3}}, "skip": ["plain"]}
+    methods = {"kd": {}, "sskd": {"head_epochs": 1}, "plain": {"method": "ce"}}
+    path = write_recipe(
+        tmp_path, pairs=[pair, BASE["pairs"][0]], methods=methods, seeds=[3, 5], fractions=[0.5, 1], teacher_seed=9
+    )
+    tasks = tasks_of(load_recipe(str(path)), Path("out"))
+    assert [task.name for task in tasks[:2]] == ["cifar_wrn_16_2-seed9", "cifar_resnet8-seed9"]
+    assert len(tasks) == 2 + 2 * 2 * (2 + 3)
+    by_name = {task.name: task for task in tasks}
+    cell = by_name["cifar_wrn_16_2--cifar_resnet8/sskd-fraction0.5-seed5"]
+    assert cell.teacher == "cifar_wrn_16_2-seed9"
+    assert cell.folder == Path("out/cells/cifar_wrn_16_2--cifar_resnet8/sskd-fraction0.5-seed5")
+    assert cell.arguments["options"] == {"head_epochs": 1, "ss": 3}
+    assert cell.arguments["teacher"] == "out/teachers/cifar_wrn_16_2-seed9"
+    assert (cell.arguments["fraction"], cell.arguments["seed"], cell.arguments["method"]) == (0.5, 5, "sskd")
+    assert by_name["cifar_resnet8--cifar_resnet8/plain-seed3"].arguments["method"] == "ce"
+    assert {task.arguments["cache"] for task in tasks if task.kind == "student"} == {"out/cache"}
+    assert Task.parsed(cell.text()) == cell
+
+
+def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, teachers={"cifar_resnet8": "some/run"})
+    tasks = tasks_of(load_recipe(str(path)), Path("out"))
+    assert {task.kind for task in tasks} == {"student"}
+    assert tasks[0].arguments["teacher"] == "some/run" and tasks[0].teacher is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"pears": []}, "no key of a bench recipe named 'pears'. Did you mean 'pairs'"),
+        ({"data": None}, "has no data. Name a data set"),
+        ({"methods": None}, "has no methods"),
+        ({"pairs": [{"teacher": "cifar_resnet8"}]}, "needs a teacher and a student"),
+        ({"pairs": [{"teacher": "cifar_resnet8", "student": "cifar_resnet9"}]}, "cifar_resnet9"),
+        ({"pairs": [{**BASE["pairs"][0], "option": {}}]}, "Did you mean 'options'"),
+        ({"pairs": [{**BASE["pairs"][0], "skip": ["ab"]}]}, "method label of the pair"),
+        ({"pairs": {"a": 1}}, "pairs of the bench recipe tiny must be a list"),
+        ({"methods": {"sskdd": {}}}, "no method named 'sskdd'. Did you mean 'sskd'"),
+        ({"methods": {"sskd": {"headepochs": 1}}}, "Did you mean 'head_epochs'"),
+        ({"methods": {"kd": {"temperature": "hot"}}}, "temperature of kd takes a number"),
+        ({"methods": ["kd"]}, "methods of the bench recipe tiny must be names with values"),
+        ({"training": {"epoch": 3}}, "Did you mean 'epochs'"),
+        ({"training": {"seed": 3}}, "no training argument of a bench recipe named 'seed'"),
+        ({"training": {"batch_size": 0}}, "batch_size must be at least 1"),
+        ({"training": {"optim": {"rate": 1}}}, "optim argument"),
+        ({"teacher_training": {"optim": {"momentum": -1}}}, "momentum must not be negative"),
+        ({"reading": {"labels": "x"}}, "no reading argument"),
+        ({"seeds": [0, "one"]}, "seeds of the bench recipe tiny are numbers; got 'one'"),
+        ({"seeds": 3}, "seeds of the bench recipe tiny must be a list"),
+    ],
+)
+def test_refused_recipes(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(write_recipe(tmp_path, **changed)))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seeds": [0, 0]},
+        {"fractions": [0.5, 0.5]},
+        {"pairs": [BASE["pairs"][0]] * 2},
+        {"methods": {"kd a": {"method": "kd"}, "kd-a": {"method": "kd"}}},
+    ],
+)
+def test_trainings_that_would_share_a_folder(changed: dict[str, Any], tmp_path: Path) -> None:
+    recipe = load_recipe(str(write_recipe(tmp_path, **changed)))
+    with pytest.raises(UserError, match=r"would share the folder .*cells/cifar_resnet8--cifar_resnet8/kd"):
+        tasks_of(recipe, Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- kd\n", "is no bench recipe: expected keys"), ("a: [\n", "is not YAML"), ("", "is no bench recipe")],
+)
+def test_files_that_are_no_recipes(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(path))
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(UserError, match=r"'cpu-smal'\. Did you mean 'cpu-small'"):
+        load_recipe("cpu-smal")

@@ -1,0 +1,101 @@
+"""The table of a grid, from run directories made by hand."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import ttest_rel
+
+from sskd.bench.recipe import load_recipe, tasks_of
+from sskd.bench.results import compare, mean_and_deviation, read_cell, rows_of
+from sskd.bench.table import as_csv, as_json, as_markdown, tabulated, write
+from tests.benches import fake_run, write_recipe
+
+LAST = {"ce": (0.70, 0.71, 0.69), "kd": (0.72, 0.725, 0.71), "sskd": (0.76, 0.75, 0.755)}
+PAIR = {"teacher": "wrn_40_2", "student": "wrn_16_2"}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> tuple[Any, list[Any]]:
+    """Three methods on one pair of the paper; AT has one seed of three, and SP none."""
+    methods = {"ce": {}, "kd": {}, "sskd": {}, "at": {"kd_weight": 1}, "sp": {}}
+    recipe = load_recipe(str(write_recipe(tmp_path, pairs=[PAIR], methods=methods, seeds=[0, 1, 2])))
+    tasks = tasks_of(recipe, tmp_path / "out")
+    for task in tasks:
+        label, seed = task.facts.get("label"), task.facts["seed"]
+        if task.kind == "teacher":
+            fake_run(task.folder, 0.8)
+        elif label in LAST:
+            fake_run(task.folder, LAST[label][seed], LAST[label][seed] + 0.01)
+        elif label == "at" and seed == 0:
+            fake_run(task.folder, 0.73, None, loss={"ce": 1.0, "kd": 1.0, "at": 1000.0})
+    return recipe, [read_cell(task) for task in tasks]
+
+
+def test_rows(grid: tuple[Any, list[Any]]) -> None:
+    recipe, cells = grid
+    lines = {line["label"]: line for line in tabulated(recipe, cells, {})}
+    assert [*lines] == ["teacher", "ce", "kd", "sskd", "at", "sp"]
+    sskd, at, sp = lines["sskd"], lines["at"], lines["sp"]
+    assert sskd["last_mean"] == pytest.approx(75.5) and sskd["last_deviation"] == pytest.approx(0.5)
+    assert sskd["best_mean"] == pytest.approx(76.5)
+    assert sskd["vs_kd"] == pytest.approx(75.5 - (72 + 72.5 + 71) / 3)
+    assert sskd["vs_kd_p"] == pytest.approx(ttest_rel(LAST["sskd"], LAST["kd"]).pvalue)
+    assert sskd["vs_kd_mark"] == "*" and sskd["vs_best"] is None
+    assert lines["kd"]["vs_kd"] is None and lines["kd"]["vs_best"] == pytest.approx(-sskd["vs_kd"])
+    assert (at["n"], at["of"], at["last_deviation"], at["vs_kd_p"]) == (1, 3, None, None)
+    assert at["vs_kd"] == pytest.approx(1.0), "paired: seed 0 against seed 0"
+    assert (at["kd_weight"], sskd["kd_weight"], sp["kd_weight"]) == (1.0, 0.0, None)
+    assert (sp["n"], sp["last_mean"]) == (0, None)
+    assert (sskd["published"], at["published"], lines["teacher"]["published"]) == (76.04, 75.28, 76.46)
+    assert (sskd["cpu_seconds"], sskd["seconds"], sskd["peak_mib"]) == (5.0, 10.0, 900)
+    assert sskd["stage_seconds"] == {"head": 3.0}
+    assert lines["teacher"]["last_mean"] == pytest.approx(80)
+
+
+def test_markdown_says_what_is_there_and_what_failed(grid: tuple[Any, list[Any]]) -> None:
+    recipe, cells = grid
+    failed = {cell.task.name: "no | room" for cell in cells if cell.facts.get("label") == "sp"}
+    text = as_markdown(recipe, tabulated(recipe, cells, failed), cells)
+    rows = {cells_[1].strip(): [one.strip() for one in cells_] for line in text.splitlines()
+            if len(cells_ := line.split("|")) > 5}  # fmt: skip
+    assert rows["sskd"][2:9] == ["no", "3", "75.50 ± 0.50", "76.50 ± 0.50", "+3.67*", "", "76.04"]
+    assert rows["at"][2:5] == ["x 1", "1 of 3", "73.00"]
+    assert rows["sp"][4] == "no / room"
+    assert "49,000 training, 1,000 validation and 10,000 test images" in text
+    assert "Published: 240 epochs" in text
+
+
+def test_csv_and_json_hold_the_same(grid: tuple[Any, list[Any]], tmp_path: Path) -> None:
+    recipe, cells = grid
+    lines = tabulated(recipe, cells, {})
+    rows = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    stored = json.loads(as_json(recipe, lines, cells, {}))
+    assert [row["label"] for row in rows] == [row["label"] for row in stored["rows"]]
+    assert float(rows[3]["last_mean"]) == stored["rows"][3]["last_mean"] == pytest.approx(75.5)
+    assert rows[3]["stage_seconds"] == "head=3.0"
+    assert len(stored["runs"]) == len(cells) and stored["recipe"]["seeds"] == [0, 1, 2]
+    assert write(tmp_path / "kept", recipe, cells, {}).read_text().startswith("# tiny")
+
+
+def test_damaged_runs_do_not_count(grid: tuple[Any, list[Any]]) -> None:
+    _, cells = grid
+    task = next(cell.task for cell in cells if cell.facts.get("label") == "ce")
+    (task.folder / "result.json").write_text("{")
+    assert read_cell(task).status == "begun"
+    (task.folder / "result.json").unlink()
+    assert read_cell(task).status == "begun" and read_cell(task).epochs == 2
+    (task.folder / "config.json").unlink()
+    assert read_cell(task).status == "waiting"
+
+
+def test_few_seeds_are_not_tested(grid: tuple[Any, list[Any]]) -> None:
+    _, cells = grid
+    rows = {row.label: row for row in rows_of([cell for cell in cells if cell.facts["seed"] < 2])}
+    found = compare(rows["sskd"], rows["kd"])
+    assert found is not None and (found.n, found.p, found.mark) == (2, None, "")
+    assert compare(rows["sp"], rows["kd"]) is None
+    assert mean_and_deviation([]) == (None, None) and mean_and_deviation([3.0]) == (3.0, None)
