@@ -1,5 +1,7 @@
 """Values before the stages' last activations, and maps whose channels come last."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -63,7 +65,7 @@ def test_stages_without_activation_count_as_they_are() -> None:
 
 def test_maps_with_channels_last_are_turned() -> None:
     torch.manual_seed(0)
-    model = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, num_classes=5).eval()
+    model: Any = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, num_classes=5).eval()
     tapped = Tapped(model, find_taps(model), ("stage2",))
     seen = []
     model.layers[1].register_forward_hook(lambda _, args, output: seen.append(output))
