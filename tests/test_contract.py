@@ -17,6 +17,7 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
+from sskd.train.choose import has_compiler
 from sskd.train.loop import Schedule
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Losses
@@ -170,6 +171,20 @@ def test_step_is_one_graph(method: Callable[..., Plan]) -> None:
                 found += [value for state in states(run).values() for value in state.values()]
                 results.append(found)
         torch.testing.assert_close(*results, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler on this machine")
+@pytest.mark.parametrize("name", ["sskd", "crd"])
+def test_step_compiles_to_the_same_numbers(name: str) -> None:
+    """With the compiler that users get: inductor."""
+    for run, step, parameters in steps_of(build(METHODS[name], "fp64")):
+        torch._dynamo.reset()
+        batch = batch_at(run, 0)
+        results = []
+        for call in (step, torch.compile(step, fullgraph=True, dynamic=False)):
+            losses: Losses = call(batch)
+            results.append([losses.total, *losses.terms.values(), *torch.autograd.grad(losses.total, parameters)])
+        torch.testing.assert_close(*results, rtol=1e-8, atol=1e-10)
 
 
 def test_bank_is_kept_and_resumed() -> None:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,16 @@ def build(
     kept: Kept | None = None,
     epochs: int = 1,
     schedule: Schedule = Schedule(SIZE, 0),  # noqa: B008  # frozen
+    networks: tuple[str, str] = ("cifar_resnet8", "cifar_resnet8"),
+    side: int = SHAPE[-1],
 ) -> Trainer:
+    """`networks`: the teacher's name and the student's."""
     torch.manual_seed(3)
-    plain = Normalisation((0.5,) * 3, (0.2,) * 3, "test")
-    teacher, student = (create_network("cifar_resnet8", tuple("abcd"), SHAPE, plain) for _ in range(2))
-    pair = pair_of(student, teacher, info())
+    plain, shape = Normalisation((0.5,) * 3, (0.2,) * 3, "test"), (3, side, side)
+    teacher, student = (create_network(name, tuple("abcd"), shape, plain) for name in networks)
+    pair = pair_of(student, teacher, replace(info(), image_shape=shape))
     plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
-    pixels = torch.randint(256, (2 * SIZE, *SHAPE), dtype=torch.uint8)
+    pixels = torch.randint(256, (2 * SIZE, *shape), dtype=torch.uint8)
     data, kept = Resident(pixels, info().labels), kept or Kept()
     split = Data(data, data, {"validation": data})
     execution = Execution(precision=precision)

@@ -65,6 +65,8 @@ def load(golden: Golden, method: str, module: nn.Module, renamed: Mapping[str, s
             name = key.removeprefix(prefix)
             for theirs, ours in (renamed or {}).items():
                 name = name.replace(theirs, ours)
+            # A convolution and its norm may be stored under their places in a sequence.
+            name = re.sub(r"^(connectors\.\d+)\.([01])\.", lambda m: f"{m[1]}.{('conv', 'bn')[int(m[2])]}.", name)
             if name in module.state_dict():
                 found[name] = golden.tensor(key)
     if missing := [name for name, _ in module.named_parameters() if name not in found]:

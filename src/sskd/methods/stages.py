@@ -73,7 +73,8 @@ def need_map(pair: Pair, method: str, side: str, tap: str) -> tuple[int, int, in
         why = pair.left_out.get(side, {}).get(tap)
         if why:
             raise UserError(f"{method} reads {tap} of the {side}, which cannot be read: {why}")
-        raise unknown(f"tap of the {side} (asked for by {method})", tap, shapes)
+        missing = unknown(f"tap of the {side} (asked for by {method})", tap, shapes)
+        raise UserError(f'{missing} Name stages that are there, or a module: --{side}_taps \'{{"{tap}": "MODULE"}}\'.')
     shape = shapes[tap]
     if len(shape) != 3:
         what = "tokens" if len(shape) == 2 else "numbers"

@@ -52,7 +52,7 @@ class Tapped(nn.Module):
         for name in watched:
             self._handles.append(self._watch(name, taps[name], modules[taps[name].module]))
 
-    def _watch(self, name: str, tap: Tap, module: nn.Module) -> RemovableHandle:
+    def _watch(self, name: str, tap: Tap, module: Any) -> RemovableHandle:
         if tap.at == "in" and getattr(module, "inplace", False):
             module.inplace = False  # it would overwrite what is read; its output stays the same
             self._inplace.append(module)
@@ -63,7 +63,9 @@ class Tapped(nn.Module):
         def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._seen(name, output)
 
-        return module.register_forward_pre_hook(before) if tap.at == "in" else module.register_forward_hook(after)
+        watch = module.register_forward_pre_hook if tap.at == "in" else module.register_forward_hook
+        handle: RemovableHandle = watch(before if tap.at == "in" else after)
+        return handle
 
     def _seen(self, name: str, value: Tensor) -> None:
         self._store[name] = value
