@@ -29,7 +29,7 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
     ("words", "fragments"),
     [
         ("--student cifar_resnet9", ("no model named 'cifar_resnet9'", "Did you mean", "'cifar_resnet8'")),
-        ("--method skd", ("no method named 'skd'", "Did you mean 'sskd' or 'kd'?")),
+        ("--method skd", ("no method named 'skd'", "Did you mean 'sskd' or 'kd' or 'hsakd'?")),
         ("--data digit", ("no data set named 'digit'", "Did you mean 'digits'?")),
         ("--data nowhere/at/all", ("There is no folder nowhere/at/all; expected a folder of class folders",)),
         ("--options.head_epoch 3", ("no option of sskd named 'head_epoch'", "'head_epochs'")),
@@ -90,7 +90,13 @@ def test_refused(words: str, fragments: tuple[str, ...], distil: Cli, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        ("", ("demo,teacher,distill,evaluate,predict", "See sskd --help.")),
+        (
+            "",
+            (
+                "say which command: demo, teacher, distill, check, evaluate, predict, bench, data, list.",
+                "See sskd --help.",
+            ),
+        ),
         ("list", ("models,methods,data",)),
         ("teach", ("invalid choice: 'teach'", "'teacher'")),
         ("teacher --data digits", ("Say which network: --model NAME, or --init WEIGHTS",)),

@@ -20,6 +20,7 @@ Different losses, left out:
 Of NST, KDSVD, IRG, DKD, ONE and HSAKD torchdistill has no loss.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -61,6 +62,11 @@ LOGITS = ("fc", "output", "fc", "output")
 
 def leaf(seed: int, *shape: int) -> Tensor:
     return normal(seed, *shape).requires_grad_()
+
+
+def maps_of(size: int, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """The student's and the teacher's maps by turns."""
+    return [(normal if i % 2 else leaf)(i, size, *shape) for i, shape in enumerate(shapes)]
 
 
 def plain(**values: Tensor) -> Outputs:
@@ -126,23 +132,17 @@ def test_fitnet(side: int, kernel: int, stride: int, padding: int) -> None:
 
 @sizes
 def test_at(size: int) -> None:
-    first, second = leaf(0, size, 3, 4, 4), leaf(1, size, 4, 4, 4)
-    t_first, t_second = normal(2, size, 5, 4, 4), normal(3, size, 6, 2, 2)
+    first, t_first, second, t_second = maps_of(size, (3, 4, 4), (5, 4, 4), (4, 4, 4), (6, 2, 2))
     term = Attention((("stage1", "stage1"), ("stage2", "stage2")))
     mine = ours(term, plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second))
     peer = peers.ATLoss(pairs(a=1.0, b=1.0), mode="code")
     theirs = peer(hooked(a=first, b=F.adaptive_avg_pool2d(second, 2)), hooked(a=t_first, b=t_second))
     same(mine, theirs, [first, second])
-
-
-@sizes
-def test_at_of_the_paper(size: int) -> None:
-    student, teacher = leaf(0, size, 3, 4, 2), normal(1, size, 5, 4, 2)
-    peer = peers.ATLoss(pairs(a=1.0), mode="paper")
-    # Theirs is the norm of an image's difference, ours the mean of its squares over the H W positions.
-    norms = torch.stack([peer(hooked(a=s[None]), hooked(a=t[None])) for s, t in zip(student, teacher, strict=True)])
-    mine = ours(Attention((("stage1", "stage1"),)), plain(stage1=student), plain(stage1=teacher))
-    same(mine, (norms.square() / 8).mean(), [student])
+    # Of the paper theirs is the norm of an image's difference, ours the mean of its squares over the H W positions.
+    paper, images = peers.ATLoss(pairs(a=1.0), mode="paper"), zip(first, t_first, strict=True)
+    norms = torch.stack([paper(hooked(a=s[None]), hooked(a=t[None])) for s, t in images])
+    alone = ours(Attention((("stage1", "stage1"),)), plain(stage1=first), plain(stage1=t_first))
+    same(alone, norms.square().mean() / 16, [first])
 
 
 @sizes
@@ -190,12 +190,11 @@ def test_vid(size: int, variance: float) -> None:
 @sizes
 @pytest.mark.parametrize("margin", [1.0, 0.3])
 def test_ab(size: int, margin: float) -> None:
-    first, second = leaf(0, size, 3, 4, 4), leaf(1, size, 4, 2, 2)
-    t_first, t_second = normal(2, size, 3, 4, 4), normal(3, size, 6, 2, 2)
+    first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (4, 2, 2), (6, 2, 2))
+    seen = plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second)
     connector = Regressor((4, 2, 2), (6, 2, 2), relu=False).double()
     term = Boundaries((("stage1.pre",) * 2, ("stage2.pre",) * 2), [nn.Identity(), connector], margin)
-    student: Outputs = {"stage1.pre": first[:, None], "stage2.pre": second[:, None]}
-    mine = ours(term, student, {"stage1.pre": t_first[:, None], "stage2.pre": t_second[:, None]})
+    mine = ours(term, *({f"{n}.pre": v for n, v in side.items()} for side in seen))
     conv, bn = {"in_channels": 4, "out_channels": 6, "kernel_size": 1}, {"num_features": 6}
     peer = copied(wrappers.Connector4DAB.build_connector(conv, bn), connector)
     # Ours holds the authors' factors 2^(i - L + 1) x 3 / 1000, theirs leaves them to its user.
@@ -221,8 +220,7 @@ def test_ft(size: int) -> None:
 
 @sizes
 def test_fsp(size: int) -> None:
-    first, second = leaf(0, size, 3, 4, 4), leaf(1, size, 5, 2, 2)
-    t_first, t_second = normal(2, size, 3, 4, 4), normal(3, size, 5, 2, 2)
+    first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (5, 2, 2), (5, 2, 2))
     term = Flow((("stem", "stem"), ("stage1", "stage1")))
     mine = ours(term, plain(stem=first, stage1=second), plain(stem=t_first, stage1=t_second))
     at = {name: {"io": "output", "path": name} for name in ("first", "second")}
@@ -230,9 +228,8 @@ def test_fsp(size: int) -> None:
     # Theirs sums the norms of the matrices' columns, ours averages the squares of their entries.
     sides = [(F.adaptive_avg_pool2d(x, 2), y) for x, y in ((first, second), (t_first, t_second))]
     columns = [
-        peer(*(hooked(first=x[b : b + 1], second=y[b : b + 1, d : d + 1]) for x, y in sides))
-        for b in range(size)
-        for d in range(5)
+        peer(*(hooked(first=x[b, None], second=y[b, d, None, None]) for x, y in sides))
+        for b, d in itertools.product(range(size), range(5))
     ]
     same(mine, torch.stack(columns).square().sum() / (size * 3 * 5), [first, second])
 
@@ -258,27 +255,25 @@ def test_crd(size: int) -> None:
     labels, negatives = torch.arange(16) % 4, 6
     # 1/16 for the temperature: theirs is rounded to float32 when it is stored.
     term = Banked((5, 3), 8, labels, temperature=1 / 16, negatives=negatives, momentum=0.5).double()
-    path = ("s", "where", "t")
-    peer = peers.CRDLoss(*path, 8, 16, negatives, 16, temperature=1 / 16, momentum=0.5).double()
+    peer = peers.CRDLoss("s", "where", "t", 8, 16, negatives, 16, temperature=1 / 16, momentum=0.5).double()
     peer.memory_v1.copy_(term.memory_student)
     peer.memory_v2.copy_(term.memory_teacher)
-    linear = {"s": wrappers.Normalizer4CRD(term.embed_s), "t": wrappers.Normalizer4CRD(term.embed_t)}
+    embed_s, embed_t = wrappers.Normalizer4CRD(term.embed_s), wrappers.Normalizer4CRD(term.embed_t)
     for step in range(2):  # the first sets Z, and moves the banks that the second reads
         student, teacher, batch = leaf(step, size, 5), normal(9 + step, size, 3), batch_of(size, 1)
-        # Each image's own draw, of any class, for both: theirs cannot draw (it reads attributes that it never sets).
+        # Each image's own draw, of any class, for both: theirs cannot draw (it reads an attribute that it never sets).
         drawn = torch.randint(16, (size, negatives), generator=torch.Generator().manual_seed(step))
         count = F.one_hot(drawn, 16).sum(1).double()
         embedded = term.embedded(plain(pooled=student), plain(pooled=teacher))
         mine, seen = term.against(embedded, batch, torch.arange(16), count)
         where = {"pos_idx": batch.index, "contrast_idx": torch.cat([batch.index[:, None], drawn], 1)}
-        outputs: Mapping[str, Any] = hooked(s=linear["s"](student)) | {"where": {"input": where}}
-        theirs = peer(outputs, hooked(t=linear["t"](teacher)))
+        outputs: Mapping[str, Any] = hooked(s=embed_s(student)) | {"where": {"input": where}}
+        theirs = peer(outputs, hooked(t=embed_t(teacher)))
         same(mine, theirs.sum(), [student, term.embed_s.weight, term.embed_t.weight])
         with torch.no_grad():
             term.update(seen, batch)
-        torch.testing.assert_close(term.memory_student, peer.memory_v1.detach())
-        torch.testing.assert_close(term.memory_teacher, peer.memory_v2.detach())
-        torch.testing.assert_close(term.normaliser, peer.params[2:4].detach())
+        kept = (term.memory_student, term.memory_teacher, term.normaliser)
+        torch.testing.assert_close(kept, (peer.memory_v1, peer.memory_v2, peer.params[2:4].detach()))
 
 
 def whole_levels(level: Tensor, share: float) -> float:
@@ -298,21 +293,14 @@ def test_sskd(size: int, share: float) -> None:
     head = task.head(5, cast(DataInfo, None)).double()
     ratio_tf = whole_levels(error_level(t_logits[:, 1:].flatten(0, 1), batch.labels.repeat_interleave(3)), share)
     ratio_ss = whole_levels(error_level(task.logits(z), task.target(batch)), share)
-    terms = {
-        "ce": CrossEntropy(),
-        "kd": SoftTargets(4.0),
-        "ss": Similarity(task, head, nn.Identity(), 0.5, ratio_ss),
-        "tf": Transformed(4.0, ratio_tf),
-    }
+    ss, tf = Similarity(task, head, nn.Identity(), 0.5, ratio_ss), Transformed(4.0, ratio_tf)
+    terms: dict[str, Term] = {"ce": CrossEntropy(), "kd": SoftTargets(4.0), "ss": ss, "tf": tf}
     student, teacher = {"logits": logits, "pooled": pooled}, {"logits": t_logits, "pooled": z}
     rows = [{"fc": x.flatten(0, 1), "head": y.flatten(0, 1)} for x, y in ((logits, head(pooled)), (t_logits, z))]
     alone = [{name: float(name == one) for name in terms} for one in terms]
+    peer = peers.SSKDLoss("fc", "fc", "head", "head", 4.0, 0.5, 4.0, ratio_ss, ratio_tf)
     for weights in (*alone, *PRESETS.values()):
-        peer = peers.SSKDLoss(
-            *("fc", "fc", "head", "head"),
-            **{"kl_temp": 4.0, "ss_temp": 0.5, "tf_temp": 4.0, "ss_ratio": ratio_ss, "tf_ratio": ratio_tf},
-            loss_weights=[weights[name] for name in terms],
-        )
+        peer.loss_weights = [weights[name] for name in terms]
         theirs = peer(*(hooked(**side) for side in rows), batch.labels)
         mine = torch.stack([weights[name] * term(student, teacher, batch) for name, term in terms.items()]).sum()
         same(mine, theirs, [logits, pooled, *head.parameters()])

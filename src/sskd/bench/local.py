@@ -56,7 +56,7 @@ class LocalEngine:
             self._stop()
 
     def _start(self, task: Task) -> _Running:
-        path = self.log_of(task)
+        path = log_of(self.logs, task)
         make_folder(path.parent)
         log = path.open("a")
         device = min(self.devices, key=[one.device for one in self.running].count)
@@ -74,10 +74,6 @@ class LocalEngine:
         process.stdin.close()
         return _Running(task, process, log, device)
 
-    def log_of(self, task: Task) -> Path:
-        """Where a task's output goes."""
-        return self.logs / f"{task.kind}-{task.name.replace('/', '-')}.log"
-
     def _ended(self, one: _Running) -> Outcome:
         one.log.close()
         code = one.process.returncode
@@ -85,7 +81,7 @@ class LocalEngine:
             return Outcome(one.task, True)
         if code < 0:
             return Outcome(one.task, False, killed_by(-code))
-        lines = self.log_of(one.task).read_text(errors="replace").splitlines()
+        lines = log_of(self.logs, one.task).read_text(errors="replace").splitlines()
         return Outcome(one.task, False, lines[-1] if lines else f"ended with status {code}")
 
     def _stop(self) -> None:
@@ -98,6 +94,11 @@ class LocalEngine:
                 one.process.kill()
             one.log.close()
         self.running.clear()
+
+
+def log_of(logs: Path, task: Task) -> Path:
+    """Where a task's output goes."""
+    return logs / f"{task.kind}-{task.name.replace('/', '-')}.log"
 
 
 def killed_by(number: int) -> str:

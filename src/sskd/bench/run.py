@@ -106,7 +106,7 @@ def _engine(plan: Recipe, folder: Path, name: str, jobs: int | None, gpus: float
         from sskd.bench.ray_engine import RayEngine  # an extra
 
         share = (1.0 if torch.cuda.is_available() else 0.0) if gpus is None else gpus
-        return RayEngine(jobs, share, float(threads or 1), address, logs=folder / "logs")
+        return RayEngine(jobs, share, float(threads or 1), address, folder / "logs")
     if gpus is not None or address is not None:
         raise UserError("--gpus and --address are for --engine ray. Leave them out, or say --engine ray.")
     devices = _devices() if str(plan.training.get("device", "auto")) in ("auto", "cuda") else []

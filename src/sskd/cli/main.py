@@ -55,6 +55,8 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         text = " ".join(message.split())
         if text.startswith("the following arguments are required"):
             text = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "--", text)
+        if text.startswith('expected "subcommand" to be one of'):  # the parser names the first few
+            text = f"say which command: {', '.join(COMMANDS)}"
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", text):
             known = re.findall(r"--[\w.]+", parser.format_usage())
             near = difflib.get_close_matches(unknown[1], known, cutoff=0.75)

@@ -165,7 +165,7 @@ def _not_before(
     reasons: dict[str, str] = {}
     for name, tap in taps.items():
         stage = name.removesuffix(".pre")
-        if stage == name or stage not in values:
+        if stage == name or stage not in taps:
             continue
         if tap.at == "in":
             same = values[name].shape == values[stage].shape
