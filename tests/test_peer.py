@@ -30,21 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sskd.data.source import DataInfo
-from sskd.methods.ab import Boundaries
+from sskd.methods import ab, at, crd, dist, fitnet, fsp, ft, pkt, rkd, sp, sskd, vid
 from sskd.methods.adapters import Regressor
-from sskd.methods.at import Attention
-from sskd.methods.crd import Banked
-from sskd.methods.dist import InterClass, IntraClass
-from sskd.methods.fitnet import Hint
-from sskd.methods.fsp import Flow
-from sskd.methods.ft import Factors, Paraphraser, Reconstruction, Translator
 from sskd.methods.parts import CrossEntropy, SoftTargets, error_level
-from sskd.methods.pkt import Probabilities
 from sskd.methods.plan import Outputs, Term
-from sskd.methods.rkd import Angles, Distances
-from sskd.methods.sp import SimilarityPreserving
-from sskd.methods.sskd import PRESETS, HeadTask, Similarity, Transformed
-from sskd.methods.vid import Variational
 from sskd.views.contrastive import Contrastive
 from tests.test_terms import batch_of, labels_of, normal, same
 
@@ -81,8 +70,8 @@ def hooked(**values: Any) -> dict[str, dict[str, Any]]:
 
 def pairs(**weights: float) -> dict[str, Any]:
     """Which values are compared, of the same name on both sides, and with which weights."""
-    at = {name: {"io": "output", "path": name} for name in weights}
-    return {name: {"student": at[name], "teacher": at[name], "weight": weight} for name, weight in weights.items()}
+    io = {name: {"io": "output", "path": name} for name in weights}
+    return {name: {"student": io[name], "teacher": io[name], "weight": weight} for name, weight in weights.items()}
 
 
 def ours(term: Term, student: Outputs, teacher: Outputs) -> Tensor:
@@ -94,9 +83,8 @@ def ours(term: Term, student: Outputs, teacher: Outputs) -> Tensor:
 
 def copied(target: Any, source: nn.Module) -> Any:
     """A module of theirs with the weights of one of ours that has the same layers in the same order."""
-    state = source.state_dict()
-    target.load_state_dict(dict(zip(target.state_dict(), state.values(), strict=True)))
-    return target.double()
+    target.double().load_state_dict(dict(zip(target.state_dict(), source.state_dict().values(), strict=True)))
+    return target
 
 
 def wrapped(path: str) -> Any:
@@ -124,7 +112,7 @@ def test_kd(size: int, temperature: float, standardised: bool) -> None:
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), [(4, 1, 1, 0), (8, 3, 2, 1), (6, 3, 1, 0)])
 def test_fitnet(side: int, kernel: int, stride: int, padding: int) -> None:
     student, teacher = leaf(0, 3, 2, side, side), normal(1, 3, 5, 4, 4)
-    term = Hint(("stage2", "stage2"), Regressor((2, side, side), (5, 4, 4))).double()
+    term = fitnet.Hint(("stage2", "stage2"), Regressor((2, side, side), (5, 4, 4))).double()
     peer = copied(adaptation.ConvReg(2, 5, kernel, stride, padding), term.regressor)
     theirs = wrapped("reg")(hooked(reg=peer(student)), hooked(reg=teacher), None)
     same(ours(term, plain(stage2=student), plain(stage2=teacher)), theirs, [student])
@@ -133,7 +121,7 @@ def test_fitnet(side: int, kernel: int, stride: int, padding: int) -> None:
 @sizes
 def test_at(size: int) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (5, 4, 4), (4, 4, 4), (6, 2, 2))
-    term = Attention((("stage1", "stage1"), ("stage2", "stage2")))
+    term = at.Attention((("stage1", "stage1"), ("stage2", "stage2")))
     mine = ours(term, plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second))
     peer = peers.ATLoss(pairs(a=1.0, b=1.0), mode="code")
     theirs = peer(hooked(a=first, b=F.adaptive_avg_pool2d(second, 2)), hooked(a=t_first, b=t_second))
@@ -141,7 +129,7 @@ def test_at(size: int) -> None:
     # Of the paper theirs is the norm of an image's difference, ours the mean of its squares over the H W positions.
     paper, images = peers.ATLoss(pairs(a=1.0), mode="paper"), zip(first, t_first, strict=True)
     norms = torch.stack([paper(hooked(a=s[None]), hooked(a=t[None])) for s, t in images])
-    alone = ours(Attention((("stage1", "stage1"),)), plain(stage1=first), plain(stage1=t_first))
+    alone = ours(at.Attention((("stage1", "stage1"),)), plain(stage1=first), plain(stage1=t_first))
     same(alone, norms.square().mean() / 16, [first])
 
 
@@ -153,12 +141,12 @@ def test_sp(size: int) -> None:
     rows = peer.matmul_and_normalize
     torch.testing.assert_close(rows(teacher).abs().sum(1), torch.ones(size, dtype=torch.float64))
     peer.matmul_and_normalize = lambda z: F.normalize(rows(z))
-    mine = ours(SimilarityPreserving(("stage3", "stage3")), plain(stage3=student), plain(stage3=teacher))
+    mine = ours(sp.SimilarityPreserving(("stage3", "stage3")), plain(stage3=student), plain(stage3=teacher))
     same(mine, peer(hooked(a=student), hooked(a=teacher)), [student])
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
-@pytest.mark.parametrize(("term", "factors"), [(Distances(), (1.0, 0.0)), (Angles(), (0.0, 1.0))])
+@pytest.mark.parametrize(("term", "factors"), [(rkd.Distances(), (1.0, 0.0)), (rkd.Angles(), (0.0, 1.0))])
 def test_rkd(size: int, term: Term, factors: tuple[float, float]) -> None:
     student, teacher = leaf(0, size, 5), normal(1, size, 4)
     theirs = peers.RKDLoss("a", "a", *factors, "mean")(hooked(a=student), hooked(a=teacher))
@@ -169,14 +157,14 @@ def test_rkd(size: int, term: Term, factors: tuple[float, float]) -> None:
 def test_pkt(size: int) -> None:
     student, teacher = leaf(0, size, 5), normal(1, size, 4)
     theirs = peers.PKTLoss(*LOGITS)(hooked(fc=student), hooked(fc=teacher))
-    same(ours(Probabilities(), plain(pooled=student), plain(pooled=teacher)), theirs, [student])
+    same(ours(pkt.Probabilities(), plain(pooled=student), plain(pooled=teacher)), theirs, [student])
 
 
 @sizes
 @pytest.mark.parametrize("variance", [5.0, 0.5])
 def test_vid(size: int, variance: float) -> None:
     student, teacher = leaf(0, size, 3, 4, 4), normal(1, size, 5, 4, 4)
-    term = Variational((("stage1", "stage1"),), [(3, 5)], variance).double()
+    term = vid.Variational((("stage1", "stage1"),), [(3, 5)], variance).double()
     (layer,) = term.layers
     peer = wrappers.Regressor4VID(3, 5, 5, eps=1e-5, init_pred_var=variance).double()
     torch.testing.assert_close(peer.soft_plus_param, layer.get_parameter("log_scale"), rtol=1e-6, atol=1e-6)
@@ -193,7 +181,7 @@ def test_ab(size: int, margin: float) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (4, 2, 2), (6, 2, 2))
     seen = plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second)
     connector = Regressor((4, 2, 2), (6, 2, 2), relu=False).double()
-    term = Boundaries((("stage1.pre",) * 2, ("stage2.pre",) * 2), [nn.Identity(), connector], margin)
+    term = ab.Boundaries((("stage1.pre",) * 2, ("stage2.pre",) * 2), [nn.Identity(), connector], margin)
     mine = ours(term, *({f"{n}.pre": v for n, v in side.items()} for side in seen))
     conv, bn = {"in_channels": 4, "out_channels": 6, "kernel_size": 1}, {"num_features": 6}
     peer = copied(wrappers.Connector4DAB.build_connector(conv, bn), connector)
@@ -205,26 +193,26 @@ def test_ab(size: int, margin: float) -> None:
 @sizes
 def test_ft(size: int) -> None:
     student, teacher = leaf(0, size, 3, 4, 4), normal(1, size, 4, 4, 4)
-    coder, translator = Paraphraser(4, 2).double(), Translator(3, 2).double()
+    coder, translator = ft.Paraphraser(4, 2).double(), ft.Translator(3, 2).double()
     stage = ("stage3", "stage3")
     peer_coder = copied(wrappers.Paraphraser4FactorTransfer(0.5, 4, uses_bn=False), coder)
     again = wrapped("a")(hooked(a=peer_coder(teacher)), hooked(a=teacher), None)
-    mine = ours(Reconstruction(stage, coder), {}, plain(stage3=teacher))
+    mine = ours(ft.Reconstruction(stage, coder), {}, plain(stage3=teacher))
     torch.testing.assert_close(mine, again, rtol=1e-11, atol=1e-13)
     peer = copied(wrappers.Translator4FactorTransfer(3, 2), translator.encoder)
     # Theirs compares what it is given, by the paper the factors; ours their channel means of squares.
     strengths = [factors.square().mean(1) for factors in (peer(student), peer_coder.encoder(teacher))]
     theirs = peers.FTLoss()(hooked(translator=strengths[0]), hooked(paraphraser=strengths[1]))
-    same(ours(Factors(stage, translator, coder), plain(stage3=student), plain(stage3=teacher)), theirs, [student])
+    same(ours(ft.Factors(stage, translator, coder), plain(stage3=student), plain(stage3=teacher)), theirs, [student])
 
 
 @sizes
 def test_fsp(size: int) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (5, 2, 2), (5, 2, 2))
-    term = Flow((("stem", "stem"), ("stage1", "stage1")))
+    term = fsp.Flow((("stem", "stem"), ("stage1", "stage1")))
     mine = ours(term, plain(stem=first, stage1=second), plain(stem=t_first, stage1=t_second))
-    at = {name: {"io": "output", "path": name} for name in ("first", "second")}
-    peer = peers.FSPLoss({"a": {f"{side}_{name}": at[name] for side in ("student", "teacher") for name in at}})
+    io = {name: {"io": "output", "path": name} for name in ("first", "second")}
+    peer = peers.FSPLoss({"a": {f"{side}_{name}": io[name] for side in ("student", "teacher") for name in io}})
     # Theirs sums the norms of the matrices' columns, ours averages the squares of their entries.
     sides = [(F.adaptive_avg_pool2d(x, 2), y) for x, y in ((first, second), (t_first, t_second))]
     columns = [
@@ -236,7 +224,7 @@ def test_fsp(size: int) -> None:
 
 @sizes
 @temperatures
-@pytest.mark.parametrize(("kind", "factors"), [(InterClass, (1.0, 0.0)), (IntraClass, (0.0, 1.0))])
+@pytest.mark.parametrize(("kind", "factors"), [(dist.InterClass, (1.0, 0.0)), (dist.IntraClass, (0.0, 1.0))])
 def test_dist(size: int, temperature: float, kind: Any, factors: tuple[float, float]) -> None:
     student, teacher, eps = leaf(0, size, 7), normal(1, size, 7), 1e-8
     beta, gamma = factors
@@ -254,7 +242,7 @@ def test_dist(size: int, temperature: float, kind: Any, factors: tuple[float, fl
 def test_crd(size: int) -> None:
     labels, negatives = torch.arange(16) % 4, 6
     # 1/16 for the temperature: theirs is rounded to float32 when it is stored.
-    term = Banked((5, 3), 8, labels, temperature=1 / 16, negatives=negatives, momentum=0.5).double()
+    term = crd.Banked((5, 3), 8, labels, temperature=1 / 16, negatives=negatives, momentum=0.5).double()
     peer = peers.CRDLoss("s", "where", "t", 8, 16, negatives, 16, temperature=1 / 16, momentum=0.5).double()
     peer.memory_v1.copy_(term.memory_student)
     peer.memory_v2.copy_(term.memory_teacher)
@@ -293,22 +281,16 @@ def test_sskd(size: int, share: float) -> None:
     head = task.head(5, cast(DataInfo, None)).double()
     ratio_tf = whole_levels(error_level(t_logits[:, 1:].flatten(0, 1), batch.labels.repeat_interleave(3)), share)
     ratio_ss = whole_levels(error_level(task.logits(z), task.target(batch)), share)
-    ss, tf = Similarity(task, head, nn.Identity(), 0.5, ratio_ss), Transformed(4.0, ratio_tf)
+    ss, tf = sskd.Similarity(task, head, nn.Identity(), 0.5, ratio_ss), sskd.Transformed(4.0, ratio_tf)
     terms: dict[str, Term] = {"ce": CrossEntropy(), "kd": SoftTargets(4.0), "ss": ss, "tf": tf}
     student, teacher = {"logits": logits, "pooled": pooled}, {"logits": t_logits, "pooled": z}
     rows = [{"fc": x.flatten(0, 1), "head": y.flatten(0, 1)} for x, y in ((logits, head(pooled)), (t_logits, z))]
     alone = [{name: float(name == one) for name in terms} for one in terms]
     peer = peers.SSKDLoss("fc", "fc", "head", "head", 4.0, 0.5, 4.0, ratio_ss, ratio_tf)
-    for weights in (*alone, *PRESETS.values()):
+    for weights in (*alone, *sskd.PRESETS.values()):
         peer.loss_weights = [weights[name] for name in terms]
         theirs = peer(*(hooked(**side) for side in rows), batch.labels)
         mine = torch.stack([weights[name] * term(student, teacher, batch) for name, term in terms.items()]).sum()
         same(mine, theirs, [logits, pooled, *head.parameters()])
-
-
-@sizes
-def test_sskd_head(size: int) -> None:
-    task, pooled = Contrastive(), leaf(3, size, 4, 5)
-    head = task.head(5, cast(DataInfo, None)).double()
     theirs = peers.AuxSSKDLoss()({}, hooked(ss_module=head(pooled).flatten(0, 1)))
-    same(ours(HeadTask(task, head), {}, {"pooled": pooled}), theirs, [pooled, *head.parameters()])
+    same(ours(sskd.HeadTask(task, head), {}, {"pooled": pooled}), theirs, [pooled, *head.parameters()])

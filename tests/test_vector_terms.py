@@ -169,7 +169,7 @@ def test_crd_queue(rows: int) -> None:
         s, t = embedded(term, student, teacher)
         banks: Any = [torch.cat([bank, new.detach()]) for bank, new in ((student_rows, s), (teacher_rows, t))]
         chosen = [[row for row in range(rows) if labels[row] != label] for label in batch.labels.tolist()]
-        slow, *z = crd.contrast(s, t, *banks, [rows, rows + 1], chosen, 0.1, rows, *z)  # type: ignore[assignment]
+        slow, *z = crd.contrast(s, t, *banks, [rows, rows + 1], chosen, 0.1, rows, *z)  # type: ignore[assignment, call-arg]
         loss, seen = term.remembering(student, teacher, batch)
         same(loss, slow, inputs)
         with torch.no_grad():
