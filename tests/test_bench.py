@@ -148,8 +148,17 @@ def test_a_worker_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_differences_are_those_that_count(tmp_path: Path) -> None:
-    kept = {"network": "cifar_resnet8", "data": "digits", "training": {"epochs": 3, "threads": 2, "optim": {"lr": 0.1}}}
-    task = Task("t", "teacher", tmp_path, {"model": "cifar_resnet8", "data": "digits", "epochs": 3, "threads": 1})
+    kept = {
+        "network": "cifar_resnet8",
+        "data": "digits",
+        "training": {"epochs": 3, "threads": 2, "optim": {"lr": 0.1}, "validation": 12.0},
+    }
+    task = Task(
+        "t",
+        "teacher",
+        tmp_path,
+        {"model": "cifar_resnet8", "data": "digits", "epochs": 3, "threads": 1, "validation": 12},
+    )
     assert differences(task) == []  # not begun
     (tmp_path / "config.json").write_text(json.dumps({"arguments": kept}))
     assert differences(task) == []
