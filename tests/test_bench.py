@@ -106,6 +106,10 @@ def test_a_changed_recipe_does_not_take_old_results(few: Path, tmp_path: Path, s
     outcome = sskd("bench", write_recipe(tmp_path, data=str(few), methods=changed), "--out", out)
     assert outcome.code == 2 and "holds a run of other arguments (options.temperature: 3 there, 5 asked)" in outcome.out
     assert "ce-seed0" not in outcome.err
+    other = write_recipe(tmp_path, data=str(few), methods=methods, teacher_training={"epochs": 5})
+    outcome = sskd("bench", other, "--out", out)
+    assert outcome.code == 2 and "3 of 3 trainings failed" in outcome.err and "epochs: 2 there, 5 asked" in outcome.err
+    assert "its teacher cifar_resnet8-seed0 failed" in outcome.out
 
 
 def test_words_that_are_refused(tmp_path: Path, sskd: Cli) -> None:

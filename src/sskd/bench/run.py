@@ -81,12 +81,13 @@ def bench(
 def _run(plan: Recipe, folder: Path, tasks: Sequence[Task], wanted: Sequence[Task], engine: Engine) -> dict[str, str]:
     """Run what is not finished; messages of what failed, by task."""
     with Watch(wanted) as watch:
-        changed = {task.name: differences(task) for task in wanted}
         for task in wanted:
-            if changed[task.name]:
-                told = "; ".join(changed[task.name])
-                watch.ended(Outcome(task, False, f"{task.folder} holds a run of other arguments ({told})"))
-        for outcome in engine.run([task for task in wanted if not changed[task.name]]):
+            if told := differences(task):
+                why = f"{task.folder} holds a run of other arguments ({'; '.join(told)})"
+                watch.ended(Outcome(task, False, f"{why}. Choose another --out, or remove it."))
+            elif task.teacher in watch.failed:
+                watch.ended(Outcome(task, False, f"its teacher {task.teacher} failed: {watch.failed[task.teacher]}"))
+        for outcome in engine.run([task for task in wanted if task.name not in watch.failed]):
             watch.tick()
             if outcome is not None:
                 watch.ended(outcome)
