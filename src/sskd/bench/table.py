@@ -209,5 +209,7 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
         f"{environment.get('processor', '')}, torch {environment.get('torch', '')}.",
     ]
     if any(line["published"] is not None for line in lines):
-        notes.append(f"Published: {CONDITIONS}.")
+        training = config.get("arguments", {}).get("training", {})
+        ours = f"{training.get('epochs')} epochs, batch {training.get('batch_size')}"
+        notes.append(f"Published: {CONDITIONS}. Here: {ours}, {data['train_images']:,} training images, as above.")
     return notes
