@@ -23,7 +23,8 @@ class SingularVectors(Term):
     Each image's map, as positions x channels, has a leading right singular vector. Of the student's first four the one
     nearest to the teacher's is taken, with its sign. exp(-(difference)^2 / 8) of each channel of a map with each of
     the map before is compared with the teacher's: squared difference, summed, batch mean, summed over neighbours.
-    The paper's alternating of the two losses' gradients is left out, as in all tables of the field.
+    The paper's alternating of the two losses' gradients is left out, as in all tables of the field. On a GPU the
+    decompositions wait for the device: the one term that does.
     """
 
     def __init__(self, aligned: Aligned) -> None:
