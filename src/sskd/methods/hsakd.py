@@ -27,12 +27,12 @@ class JointTask(Term):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Mean over the views, summed over the branches."""
         joint = _joint(batch)
-        losses = [F.cross_entropy(logits, joint) for logits in _branched(self.borrowed[0], teacher)]
+        losses = [F.cross_entropy(logits, joint) for logits in _branched(self, self.borrowed[0], teacher)]
         return torch.stack(losses).sum()
 
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """`joint_accuracy` of the branch at the last stage."""
-        logits = _branched(self.borrowed[0], teacher)[-1]
+        logits = _branched(self, self.borrowed[0], teacher)[-1]
         return {"joint_accuracy": (logits.argmax(1) == _joint(batch)).float().mean()}
 
 
@@ -50,7 +50,7 @@ class Mimicry(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Mean over the views, summed over the stages."""
-        pairs = zip(_branched(self.borrowed[0], teacher), _branched(self.branches, student), strict=True)
+        pairs = zip(_branched(self, self.borrowed[0], teacher), _branched(self, self.branches, student), strict=True)
         return torch.stack([row_kl(t, s, self.temperature).mean() for t, s in pairs]).sum()
 
 
@@ -70,8 +70,11 @@ class AllViews(Term):
         return row_kl(t, s, self.temperature).mean()
 
 
-def _branched(branches: nn.Module, outputs: Outputs) -> list[Float[Tensor, "B*V 4*C"]]:
-    return [branch(outputs[tap].flatten(0, 1)) for tap, branch in branches.named_children()]
+def _branched(term: Term, branches: nn.Module, outputs: Outputs) -> list[Float[Tensor, "B*V 4*C"]]:
+    """Logits of the joint labels, in at least fp32, from parts of networks, in the networks' precision."""
+    with term.autocast():
+        logits = [branch(outputs[tap].flatten(0, 1)) for tap, branch in branches.named_children()]
+    return [values.to(torch.promote_types(values.dtype, torch.float32)) for values in logits]
 
 
 def _joint(batch: Batch) -> Tensor:

@@ -33,7 +33,9 @@ class NativeEnsemble(Term):
 
     def _all(self, student: Outputs) -> tuple[Float[Tensor, "n B K"], Float[Tensor, "B K"]]:
         shared = student[self.student_taps[0]][:, 0]
-        logits = torch.stack([student["logits"][:, 0], *(branch(shared) for branch in self.branches)])
+        with self.autocast():
+            copies = [branch(shared) for branch in self.branches]
+        logits = torch.stack([values.to(shared.dtype) for values in (student["logits"][:, 0], *copies)])
         gate = self.gate(shared.mean((2, 3)))
         return logits, (gate.T[..., None] * logits).sum(0)
 

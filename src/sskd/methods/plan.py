@@ -1,6 +1,7 @@
 """What a method is: stages of named, weighted terms. Data only; the loop that runs it lives in `sskd.train`."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +49,7 @@ class Term(nn.Module):
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext  # for parts of networks that a term runs
     needs_index: bool = False  # reads `batch.index`, or counts on `pair.data.size` and labels; refused on a stream
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Mapping[str, Tensor]:

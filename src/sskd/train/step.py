@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -49,6 +50,8 @@ class Step(nn.Module):
         self.terms: dict[str, Term] = {name: term for name, (_, term) in stage.loss.items()}
         self._owned = nn.ModuleDict(self.terms)
         self.execution = execution
+        for term in self.terms.values():
+            term.autocast = partial(autocast, execution)
         read = {
             side: tuple(dict.fromkeys(tap for _, term in stage.loss.values() for tap in getattr(term, f"{side}_taps")))
             for side in ("student", "teacher")
