@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -62,8 +63,8 @@ def bench(
         if label not in plan.methods:
             raise unknown(f"label of the recipe {plan.name}", label, plan.methods)
     wanted = [task for task in tasks if not methods or task.facts.get("label", methods[0]) in methods]
-    with alone_in(folder):
-        failed: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    with nullcontext() if only_table else alone_in(folder):  # one may look at a table while others work on it
         if not only_table:
             failed = _run(plan, folder, tasks, wanted, _engine(plan, folder, engine, jobs, gpus, address))
         table = _write(plan, folder, tasks, failed)
