@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.errors import UserError
 from sskd.methods.adapters import match
 from sskd.methods.parts import initialisation, labels_and_kd, need_teacher, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.methods.stages import Aligned, align, need_map
+from sskd.methods.stages import Aligned, align, need_neighbours
 from sskd.views.pretext import Batch, Plain
 
 
@@ -64,15 +63,6 @@ def plan(
     need_teacher(pair, "fsp")
     stem = () if stages else align(pair, "fsp", ("stem",))
     aligned = (*stem, *align(pair, "fsp", stages))
-    for s, t in aligned:
-        ours, theirs = need_map(pair, "fsp", "student", s), need_map(pair, "fsp", "teacher", t)
-        if ours[0] != theirs[0]:
-            raise UserError(
-                f"fsp compares products of channels, so both networks need as many: {s} of the student is {list(ours)} "
-                f"(channels, height, width), {t} of the teacher {list(theirs)}. Choose networks of one width (such as "
-                "cifar_resnet56 and cifar_resnet20), name stages that agree (--options.stages), or use at, sp or vid."
-            )
-    if len(aligned) < 2:
-        raise UserError(f"fsp compares how maps follow each other and needs two or more; got {aligned[0][0]} alone.")
+    need_neighbours(pair, "fsp", aligned, "products of channels")
     init = initialisation({"fsp": (weight, Flow(aligned))}, init_epochs, init_lr, optim)
     return Plan((init, student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)), Plain())

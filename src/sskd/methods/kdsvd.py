@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.errors import UserError
 from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.methods.stages import Aligned, align, need_map
+from sskd.methods.stages import Aligned, align, need_neighbours
 from sskd.views.pretext import Batch
 
 _CANDIDATES = 4  # of the student's directions, one of which is taken
@@ -124,16 +123,7 @@ def plan(
     """
     need_teacher(pair, "kdsvd")
     aligned = align(pair, "kdsvd", stages)
-    if len(aligned) < 2:
-        raise UserError(f"kdsvd compares how stages follow each other and needs two or more; got {aligned[0][0]}.")
-    for s, t in aligned:
-        ours, theirs = need_map(pair, "kdsvd", "student", s), need_map(pair, "kdsvd", "teacher", t)
-        if ours[0] != theirs[0]:
-            raise UserError(
-                f"kdsvd compares directions among channels, so both networks need as many: {s} of the student is "
-                f"{list(ours)} (channels, height, width), {t} of the teacher {list(theirs)}. Choose networks of one "
-                "width, name stages that agree (--options.stages), or use at, sp or vid."
-            )
+    need_neighbours(pair, "kdsvd", aligned, "directions among channels")
     return student_plan(
         labels_and_kd(ce_weight, kd_weight) | {"kdsvd": (weight, SingularVectors(aligned))}, epochs, optim
     )

@@ -86,6 +86,27 @@ def need_map(pair: Pair, method: str, side: str, tap: str) -> tuple[int, int, in
     return (shape[0], shape[1], shape[2])
 
 
+def need_neighbours(pair: Pair, method: str, aligned: Aligned, compared: str) -> None:
+    """Refuse what a method on neighbouring maps and their channels cannot compare.
+
+    Raises:
+        UserError: maps of unequal channels, or fewer than two.
+    """
+    for s, t in aligned:
+        ours, theirs = need_map(pair, method, "student", s), need_map(pair, method, "teacher", t)
+        if ours[0] != theirs[0]:
+            raise UserError(
+                f"{method} compares {compared}, so both networks need as many: {s} of the student is {list(ours)} "
+                f"(channels, height, width), {t} of the teacher {list(theirs)}. Choose networks of one width (such as "
+                "cifar_resnet56 and cifar_resnet20), name stages that agree (--options.stages), or use at, sp or vid."
+            )
+    if len(aligned) < 2:
+        raise UserError(
+            f"{method} compares how maps follow each other and needs two or more; got {aligned[0][0]} alone. "
+            'Name another: --options.stages \'["stage1", "stage2"]\'.'
+        )
+
+
 def need_vector(pair: Pair, method: str, side: str) -> int:
     """The width of the input of a network's linear classifier.
 
