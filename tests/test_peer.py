@@ -145,7 +145,7 @@ def test_sp(size: int) -> None:
     same(mine, peer(hooked(a=student), hooked(a=teacher)), [student])
 
 
-@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("size", [3, 7])  # with two images every value is 0
 @pytest.mark.parametrize(("term", "factors"), [(rkd.Distances(), (1.0, 0.0)), (rkd.Angles(), (0.0, 1.0))])
 def test_rkd(size: int, term: Term, factors: tuple[float, float]) -> None:
     student, teacher = leaf(0, size, 5), normal(1, size, 4)
