@@ -41,7 +41,7 @@ class Reads(UserDict[str, Tensor]):
 def test_every_tap_asked_for_is_read(method: Callable[..., Plan]) -> None:
     for run, step, _ in steps_of(build(method)):
         batch = batch_at(run, 0)
-        outputs = {"student": step._outputs(step.student, batch), "teacher": step._teacher_outputs(batch)}
+        outputs = {"student": step._outputs(step.student, batch), "teacher": step.teacher_outputs(batch)}
         for _, term in run.stage.loss.values():
             student, teacher = Reads(outputs["student"]), Reads(outputs["teacher"])
             term(student, teacher, batch)

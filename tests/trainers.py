@@ -18,6 +18,7 @@ from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
+from sskd.train.distributed import World
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
 from sskd.train.protocols import Record
 from sskd.train.step import Execution, Step
@@ -35,6 +36,7 @@ class Bank(Term):
     """A stand-in for a memory bank: pushes predictions from those remembered of drawn images, then remembers them."""
 
     student_taps = ("logits",)
+    relates = True
     memory: Tensor
 
     def __init__(self, size: int) -> None:
@@ -102,6 +104,7 @@ def build(
     schedule: Schedule = Schedule(SIZE, 0),  # noqa: B008  # frozen
     networks: tuple[str, str] = ("cifar_resnet8", "cifar_resnet8"),
     side: int = SHAPE[-1],
+    world: World = World(),  # noqa: B008  # frozen
 ) -> Trainer:
     """`networks`: the teacher's name and the student's."""
     torch.manual_seed(3)
@@ -110,16 +113,19 @@ def build(
     pair = pair_of(student, teacher, replace(info(), image_shape=shape))
     plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
     pixels = torch.randint(256, (2 * SIZE, *shape), dtype=torch.uint8)
-    data, kept = Resident(pixels, info().labels), kept or Kept()
+    data, kept = Resident(pixels, info().labels, share=world.share), kept or Kept()
     split = Data(data, data, {"validation": data})
     execution = Execution(precision=precision)
-    return Trainer(student, teacher, plan, split, schedule, execution, kept, kept, kept)
+    return Trainer(student, teacher, plan, split, schedule, execution, kept, kept, kept, world)
 
 
 def steps_of(trainer: Trainer) -> Iterator[tuple[StageRun, Step, list[nn.Parameter]]]:
     """Each stage, entered, with its step and what it trains."""
     for stage in trainer.plan.stages:
-        run, step = StageRun(trainer, stage), Step(stage, trainer.student, trainer.teacher, trainer.execution)
+        run, step = (
+            StageRun(trainer, stage),
+            Step(stage, trainer.student, trainer.teacher, trainer.execution, trainer.world),
+        )
         yield run, step, [p for module in run.enter() for p in module.parameters()]
         step.close()
 

@@ -50,7 +50,7 @@ def bench(
         jobs: trainings at a time; one for each GPU, or as many as the recipe's threads leave room for.
         engine: local runs processes of this machine; ray runs them on a Ray cluster (pip install sskd[ray]).
         gpus: with ray, GPUs for a training, such as 0.5; 1 where there are any.
-        address: with ray, the cluster's, or local for a new one; the running one, else a new one, where it is not given.
+        address: with ray, the cluster's, or local for a new one; the running one, else a new one, by default.
         only_table: run nothing, write the table of what there is.
 
     Raises:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from sskd.data.crops import Crops, Padded
-from sskd.data.feed import Cut, comfortable, epoch_order
+from sskd.data.feed import ALONE, Cut, Share, comfortable, epoch_order
 from sskd.data.images import Images
 from sskd.seeds import generator_at
 
@@ -20,11 +21,12 @@ class Resident:
     pixels: UInt8[Tensor, "N C H W"]
     labels: Int64[Tensor, "N"]
     crops: Crops = field(default_factory=Padded)
+    share: Share = ALONE
 
     @classmethod
-    def on(cls, images: Images, device: torch.device, crops: Crops) -> "Resident":
+    def on(cls, images: Images, device: torch.device, crops: Crops, share: Share = ALONE) -> "Resident":
         """Move images to a device, once."""
-        return cls(images.pixels.to(device), images.labels.to(device), crops)
+        return cls(images.pixels.to(device), images.labels.to(device), crops, share)
 
     @property
     def comfortable(self) -> int:
@@ -42,12 +44,13 @@ class Resident:
         order = epoch_order(len(self.labels), batch_size, address)
         there = order.to(self.pixels.device)
         for i in range(first, len(order)):
-            generator, index = generator_at(*address, i), there[i]
-            yield Cut(self.crops(self.pixels[index], crops, generator), self.labels[index], order[i]), generator
+            generator, index = generator_at(*address, i), self.share.of(there[i])
+            pixels = self.crops(self.pixels[index], crops, generator, self.share)
+            yield Cut(pixels, self.labels[index], self.share.of(order[i]), order[i]), generator
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images in order; see `Feed`."""
-        for pixels, labels in zip(
-            *(torch.split(values, batch_size) for values in (self.pixels, self.labels)), strict=True
-        ):
-            yield Cut(self.crops.whole(pixels)[:, None], labels, torch.full((len(labels),), -1))
+        batches = zip(*(torch.split(values, batch_size) for values in (self.pixels, self.labels)), strict=True)
+        for pixels, labels in islice(batches, self.share.rank, None, self.share.size):
+            nowhere = torch.full((len(labels),), -1)
+            yield Cut(self.crops.whole(pixels)[:, None], labels, nowhere, nowhere)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from sskd.data.feed import ALONE, Share
 from sskd.errors import UserError
 from sskd.memory import sent
 
@@ -21,9 +22,9 @@ class Crops(Protocol):
     """Flips whole images, one flip for all crops of an image, and cuts crops out of them."""
 
     def __call__(
-        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator
+        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator, share: Share = ALONE
     ) -> UInt8[Tensor, "B count C S T"]:
-        """Training crops. All draws come from `generator`, on the CPU."""
+        """Training crops of this process's rows. All draws, of the whole batch, come from `generator`, on the CPU."""
         ...
 
     def whole(self, pixels: UInt8[Tensor, "B C H W"]) -> UInt8[Tensor, "B C S T"]:
@@ -43,12 +44,13 @@ class Padded:
     padding: int = 4  # pixels on each side
 
     def __call__(
-        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator
+        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator, share: Share = ALONE
     ) -> UInt8[Tensor, "B count C H W"]:
         """One flip per image, `count` crops. All draws come from `generator`, on the CPU."""
-        size = len(pixels)
-        flipped = torch.rand(size, generator=generator) < self.flip
+        size = len(pixels) * share.size
+        flipped = share.of(torch.rand(size, generator=generator) < self.flip)
         corner = torch.randint(0, 2 * self.padding + 1, (2, size, count), generator=generator)
+        corner = torch.stack([share.of(side) for side in corner])
         return self._cut(_flip(pixels, flipped), *sent(corner, pixels.device))
 
     def _cut(
@@ -114,12 +116,13 @@ class Resized:
         return torch.stack([left, top, left + wide, top + tall], 1)
 
     def __call__(
-        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator
+        self, pixels: UInt8[Tensor, "B C H W"], count: int, generator: torch.Generator, share: Share = ALONE
     ) -> UInt8[Tensor, "B count C size size"]:
         """One flip per image, `count` crops, bilinear. All draws come from `generator`, on the CPU."""
         (size, channels, height, width), device = pixels.shape, pixels.device
-        flipped = torch.rand(size, generator=generator) < self.flip
-        boxes = sent(self.boxes(height, width, size * count, generator).float(), device)
+        flipped = share.of(torch.rand(size * share.size, generator=generator) < self.flip)
+        boxes = share.of(self.boxes(height, width, size * share.size * count, generator).float())
+        boxes = sent(boxes, device)
         grid = _grid(boxes, height, width, self.size)
         images = _flip(pixels, flipped).float().repeat_interleave(count, 0)
         cut = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sskd.data.crops import Resized
 from sskd.data.decode import reduced, to_pixels
-from sskd.data.feed import Cut, comfortable, epoch_order
+from sskd.data.feed import ALONE, Cut, Share, comfortable, epoch_order
 from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 from sskd.memory import sent
@@ -64,6 +64,7 @@ class Decoded:
     crops: Resized
     device: torch.device
     workers: int
+    share: Share = ALONE
 
     @property
     def comfortable(self) -> int:
@@ -79,20 +80,21 @@ class Decoded:
     ) -> Iterator[tuple[Cut, torch.Generator]]:
         """Training batches; see `Feed`."""
         order = epoch_order(len(self.pictures), batch_size, address)
-        asked = [[(position, crops, address) for position in row] for row in order[first:].tolist()]
+        asked = [[(position, crops, address) for position in self.share.of(row).tolist()] for row in order[first:]]
         for i, pixels in enumerate(self._load(asked), first):
-            generator = generator_at(*address, i)
-            flipped = torch.rand(len(pixels), generator=generator) < self.crops.flip
+            generator, index = generator_at(*address, i), self.share.of(order[i])
+            flipped = self.share.of(torch.rand(len(order[i]), generator=generator) < self.crops.flip)
             cut = torch.where(sent(flipped, self.device).view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
-            yield Cut(cut, sent(self.pictures.labels[order[i]], self.device), order[i]), generator
+            yield Cut(cut, sent(self.pictures.labels[index], self.device), index, order[i]), generator
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images in order; see `Feed`."""
-        batches = torch.split(torch.arange(len(self.pictures)), batch_size)
+        batches = torch.split(torch.arange(len(self.pictures)), batch_size)[self.share.rank :: self.share.size]
         asked = [[(position, 1, None) for position in batch.tolist()] for batch in batches]
         for batch, pixels in zip(batches, self._load(asked), strict=True):
             labels = sent(self.pictures.labels[batch], self.device)
-            yield Cut(pixels, labels, torch.full((len(batch),), -1))
+            nowhere = torch.full((len(batch),), -1)
+            yield Cut(pixels, labels, nowhere, nowhere)
 
     def _load(self, asked: list[list[Any]]) -> Iterator[UInt8[Tensor, "B V C S S"]]:
         pin = self.device.type == "cuda"

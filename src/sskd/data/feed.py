@@ -1,6 +1,7 @@
 """What the loop is fed with: crops of images, wherever the images come from."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -10,12 +11,33 @@ from torch import Tensor
 from sskd.seeds import generator_at
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which of `size` processes this one is. Each takes its rows of every batch; draws are those of the whole batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, total: int) -> slice:
+        """Which rows of a batch of `total` are this process's."""
+        count = total // self.size
+        return slice(self.rank * count, (self.rank + 1) * count)
+
+    def of(self, values: Tensor) -> Tensor:
+        """This process's rows of a whole batch's values."""
+        return values[self.rows(len(values))]
+
+
+ALONE = Share()
+
+
 class Cut(NamedTuple):
-    """Crops of a batch of images, on the device."""
+    """Crops of this process's part of a batch of images, on the device."""
 
     pixels: UInt8[Tensor, "B V C H W"]
     labels: Int64[Tensor, "B"]
     index: Int64[Tensor, "B"]  # type: ignore[assignment]  # on the CPU: position in the training set, or -1
+    whole: Int64[Tensor, "processes*B"]  # on the CPU: the index of the whole batch, of all processes
 
 
 class Feed(Protocol):
@@ -40,7 +62,10 @@ class Feed(Protocol):
         ...
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
-        """All images once, in order, for evaluation; the last batch may be smaller."""
+        """All images once, in order, for evaluation; the last batch may be smaller.
+
+        Of several processes each gets whole batches, in turn.
+        """
         ...
 
 

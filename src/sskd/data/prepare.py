@@ -8,7 +8,7 @@ import torch
 from sskd.data.batches import Resident
 from sskd.data.crops import Crops, Padded, Resized
 from sskd.data.decoded import Decoded
-from sskd.data.feed import Feed
+from sskd.data.feed import ALONE, Feed, Share
 from sskd.data.images import Images
 from sskd.data.source import ImageSet
 from sskd.data.streams import Stream, Streamed
@@ -68,11 +68,11 @@ def fits(images: Sequence[ImageSet], crops: Crops) -> bool:
     return sum(len(one) * one.channels * side**2 for one in images if not isinstance(one, Images)) <= IN_MEMORY
 
 
-def make_feed(images: ImageSet, crops: Crops, device: torch.device, workers: int) -> Feed:
-    """Images in memory move to the device; pictures are decoded by workers."""
+def make_feed(images: ImageSet, crops: Crops, device: torch.device, workers: int, share: Share = ALONE) -> Feed:
+    """Images in memory move to the device; pictures are decoded by workers. Each process gets its share."""
     if isinstance(images, Images):
-        return Resident.on(images, device, crops)
+        return Resident.on(images, device, crops, share)
     assert isinstance(crops, Resized)
     if isinstance(images, Stream):
-        return Streamed(images, crops, device, workers)
-    return Decoded(images, crops, device, workers)
+        return Streamed(images, crops, device, workers, share)
+    return Decoded(images, crops, device, workers, share)

@@ -15,13 +15,15 @@ from torch import Tensor
 from sskd.data.crops import Resized
 from sskd.data.decode import open_image
 from sskd.data.decoded import middle, random_crops
-from sskd.data.feed import Cut, comfortable
+from sskd.data.feed import ALONE, Cut, Share, comfortable
 from sskd.errors import UserError
 from sskd.memory import sent
 from sskd.seeds import generator_at, mix
 
 Sample = tuple[bytes | None, int]
 """An encoded image and its label."""
+Numbered = tuple[int, Sample]
+"""A sample and its position in the epoch."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Streamed:
     crops: Resized
     device: torch.device
     workers: int
+    share: Share = ALONE
 
     @property
     def comfortable(self) -> int:
@@ -75,13 +78,14 @@ class Streamed:
         wanted = islice(samples, (self.steps(batch_size) - first) * size)
         cut = partial(self._cut, crops=crops, address=address)
         step = first
-        for pixels, labels in self._batches(enumerate(wanted, first * size), size, cut):
-            if len(labels) < size:
-                break
+        batches = _in_batches(enumerate(wanted, first * size), size)
+        mine = (batch[self.share.rows(size)] for batch in batches if len(batch) == size)
+        for pixels, labels in self._decoded(mine, cut):
             generator = generator_at(*address, step)
-            flipped = torch.rand(len(pixels), generator=generator) < self.crops.flip
+            flipped = self.share.of(torch.rand(size, generator=generator) < self.crops.flip)
             turned = torch.where(sent(flipped, self.device).view(-1, 1, 1, 1, 1), pixels.flip(-1), pixels)
-            yield Cut(turned, labels, torch.full((len(labels),), -1)), generator
+            nowhere = torch.full((size,), -1)
+            yield Cut(turned, labels, self.share.of(nowhere), nowhere), generator
             step += 1
         if step < self.steps(batch_size):
             raise UserError(
@@ -91,9 +95,10 @@ class Streamed:
 
     def whole(self, batch_size: int) -> Iterator[Cut]:
         """All images in order; see `Feed`."""
-        samples = enumerate(self.stream.samples(None, 0))
-        for pixels, labels in self._batches(samples, batch_size, self._middle):
-            yield Cut(pixels, labels, torch.full((len(labels),), -1))
+        batches = _in_batches(enumerate(self.stream.samples(None, 0)), batch_size)
+        for pixels, labels in self._decoded(islice(batches, self.share.rank, None, self.share.size), self._middle):
+            nowhere = torch.full((len(labels),), -1)
+            yield Cut(pixels, labels, nowhere, nowhere)
 
     def _cut(self, position: int, data: bytes | None, crops: int, address: tuple[int | str, ...]) -> Tensor:
         generator = generator_at(*address, "picture", position)
@@ -102,16 +107,15 @@ class Streamed:
     def _middle(self, position: int, data: bytes | None) -> Tensor:
         return middle(_open(position, data), self.crops, self.stream.channels)
 
-    def _batches(
-        self, samples: Iterator[tuple[int, Sample]], size: int, cut: Callable[[int, bytes | None], Tensor]
+    def _decoded(
+        self, batches: Iterator[list[Numbered]], cut: Callable[[int, bytes | None], Tensor]
     ) -> Iterator[tuple[UInt8[Tensor, "B V C S S"], Int64[Tensor, "B"]]]:
         """Cut batches, the next one decoded while this one is used."""
 
         def begin() -> tuple[list[Future[Tensor]], list[int]]:
-            taken = list(islice(samples, size))
-            return [pool.submit(cut, position, data) for position, (data, _) in taken], [
-                label for _, (_, label) in taken
-            ]
+            taken = next(batches, [])
+            cuts = [pool.submit(cut, position, data) for position, (data, _) in taken]
+            return cuts, [label for _, (_, label) in taken]
 
         with ThreadPoolExecutor(max(self.workers, 1)) as pool:
             ahead, labels = begin()
@@ -120,6 +124,11 @@ class Streamed:
                 ahead, labels = begin()
                 pixels = torch.stack([one.result() for one in now])
                 yield sent(pixels, self.device), sent(torch.tensor(named), self.device)
+
+
+def _in_batches(samples: Iterator[Numbered], size: int) -> Iterator[list[Numbered]]:
+    while batch := list(islice(samples, size)):
+        yield batch
 
 
 def _open(position: int, data: bytes | None) -> Image.Image:

@@ -18,6 +18,7 @@ class Congruence(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
 
     def __init__(self, student: int, teacher: int, width: int) -> None:
         super().__init__()

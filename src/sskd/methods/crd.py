@@ -29,6 +29,7 @@ class Contrast(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
     memory_student: Tensor
     memory_teacher: Tensor
     labels: Tensor

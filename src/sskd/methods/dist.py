@@ -39,6 +39,7 @@ class IntraClass(_Relation):
     """Of each class's predictions over the batch (equation 10)."""
 
     across = True
+    relates = True
 
 
 def pearson(first: Float[Tensor, "R C"], second: Float[Tensor, "R C"]) -> Float[Tensor, "R"]:

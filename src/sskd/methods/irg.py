@@ -36,6 +36,8 @@ class Edges(Term):
     The mean of three: of the classifier's input and of two maps. The sides' shapes need not agree.
     """
 
+    relates = True
+
     def __init__(self, first: Taps, second: Taps) -> None:
         super().__init__()
         self.student_taps, self.teacher_taps = ((*side, "pooled") for side in zip(first, second, strict=True))
@@ -52,6 +54,8 @@ class Transformations(Term):
 
     The first map is averaged to the second's size; the second's channels, in neighbouring groups, to the first's.
     """
+
+    relates = True
 
     def __init__(self, first: Taps, second: Taps) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class Probabilities(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Features are [B, V, D]; the two widths need not agree."""

@@ -45,15 +45,19 @@ class Term(nn.Module):
 
     `forward` never writes a buffer: what a term is to remember it returns from `remembering` and stores in `update`,
     which runs after the backward pass and outside the compiled step.
+
+    A term that `relates` images (its value is no mean over images, or it remembers them) is given the whole batch where
+    several processes share one; without the images, which such terms do not read.
     """
 
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext  # for parts of networks that a term runs
+    relates: bool = False
     needs_index: bool = False  # reads `batch.index`, or counts on `pair.data.size` and labels; refused on a stream
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Mapping[str, Tensor]:
-        """What this step needs of randomness. `index` is on the CPU.
+        """What this step needs of randomness. `index`, on the CPU, is of the rows that the term will be given.
 
         Called outside the compiled step; what it returns comes back on the device, as `batch.draws[name of the term]`.
         """

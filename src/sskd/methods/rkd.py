@@ -19,6 +19,7 @@ class Distances(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Features are [B, V, D]; the two widths need not agree."""
@@ -30,6 +31,7 @@ class Angles(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Features are [B, V, D]; the two widths need not agree."""

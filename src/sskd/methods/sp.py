@@ -13,6 +13,8 @@ from sskd.views.pretext import Batch
 class SimilarityPreserving(Term):
     """|| G_t - G_s ||_F^2 / B^2, G the images' inner products with each other, rows of unit length (equations 1-4)."""
 
+    relates = True
+
     def __init__(self, stage: tuple[str, str]) -> None:
         super().__init__()
         self.student_taps, self.teacher_taps = (stage[0],), (stage[1],)

@@ -40,6 +40,7 @@ class HeadTask(Term):
     """Cross-entropy of the teacher's head on the pretext's question, without temperature."""
 
     teacher_taps = ("pooled",)
+    relates = True
 
     def __init__(self, pretext: Pretext, teacher_head: nn.Module) -> None:
         super().__init__()
@@ -63,6 +64,7 @@ class Transformed(Term):
 
     student_taps = ("logits",)
     teacher_taps = ("logits",)
+    relates = True
 
     def __init__(self, temperature: float, ratio: float) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class Similarity(Term):
 
     student_taps = ("pooled",)
     teacher_taps = ("pooled",)
+    relates = True
 
     def __init__(
         self, pretext: Pretext, head: nn.Module, teacher_head: nn.Module, temperature: float, ratio: float

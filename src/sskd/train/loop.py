@@ -15,12 +15,15 @@ from sskd.memory import all_sent, peak_memory, sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.seeds import generator_at, mix
+from sskd.train.distributed import World
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
-from sskd.train.step import Execution, Losses, Step, place
+from sskd.train.step import Execution, Losses, Step, merge, place
+from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
 
+LOOKS = 20  # at the meters in an epoch, where several processes train
 INTERVAL = 2.0  # seconds between two looks at the meters, each of which waits for the device
 
 
@@ -57,14 +60,24 @@ class Trainer:
         keeper: Keeper,
         shared: Shared,
         listener: Listener,
+        world: World = World(),  # noqa: B008  # frozen
     ) -> None:
         self.networks: dict[str, nn.Module] = {"student": student, **({"teacher": teacher} if teacher else {})}
         self.student, self.teacher, self.plan = student, teacher, plan
         self.data, self.schedule, self.execution = data, schedule, execution
-        self.keeper, self.shared, self.listener = keeper, shared, listener
+        self.keeper, self.shared, self.listener, self.world = keeper, shared, listener, world
         self.best: dict[str, Any] = {}
         self.last: Record = {}
         place({**self.networks, **plan.modules}, execution)
+        self._synchronise()
+
+    def _synchronise(self) -> None:
+        if self.world.size == 1 or self.world.batch_norm == "per_device":
+            return
+        terms = {f"{stage.name}/{name}": term for stage in self.plan.stages for name, (_, term) in stage.loss.items()}
+        trained = {"student": self.student, **self.plan.modules, **terms}
+        if left := sum(synchronise(module, self.world) for module in trained.values()):
+            self.listener.note(f"{left} batch norms do more than normalise and keep the statistics of each process.")
 
     def fit(self) -> None:
         """Run every stage to its end. Afterwards `last` is the last record and `best` the best on validation, if any.
@@ -72,7 +85,7 @@ class Trainer:
         Raises:
             UserError: a loss that is not finite; a checkpoint that cannot be written.
         """
-        state = self.keeper.load()
+        state = self.world.agreed(self.keeper.load())
         names = [stage.name for stage in self.plan.stages]
         if state and state["stage"] not in names:
             raise UserError(
@@ -95,6 +108,7 @@ class StageRun:
         self.feed = trainer.data.teacher if stage.shared else trainer.data.train
         # What is shared must not depend on which student asks for it first.
         self.seed = 0 if stage.shared else trainer.schedule.seed
+        self._device = torch.device(trainer.execution.device)
 
     def run(self, state: dict[str, Any] | None) -> None:
         """Train from `state`, or from the cache or the start where there is none."""
@@ -105,7 +119,7 @@ class StageRun:
     def _run(self, state: dict[str, Any] | None) -> None:
         if state is None and self.stage.shared and self._reuse():
             return
-        step = Step(self.stage, self.trainer.student, self.trainer.teacher, self.trainer.execution)
+        step = Step(self.stage, self.trainer.student, self.trainer.teacher, self.trainer.execution, self.trainer.world)
         try:
             self._train(step, state)
         finally:
@@ -116,7 +130,7 @@ class StageRun:
             self.trainer.listener.note(f"{self.stage.name}: kept for other students in {place_kept}")
 
     def _reuse(self) -> bool:
-        found = self.trainer.shared.find(self.stage)
+        found = self.trainer.world.agreed(self.trainer.shared.find(self.stage))
         if found is None:
             return False
         path, states = found
@@ -140,6 +154,7 @@ class StageRun:
             part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
+                self.trainer.world.average_statistics(self.modules)
                 record |= {name: self._evaluate(step, feed) for name, feed in self.trainer.data.evaluation.items()}
                 record["evaluation_seconds"] = round(time.perf_counter() - began, 3)
                 self._remember(record)
@@ -158,10 +173,12 @@ class StageRun:
     def _epoch(
         self, step: Step, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int, part: Part
     ) -> Record:
-        schedule, address = self.trainer.schedule, (self.seed, self.stage.name, epoch)
+        schedule, world = self.trainer.schedule, self.trainer.world
+        address = (self.seed, self.stage.name, epoch)
         steps, views = self.feed.steps(schedule.batch_size), self.trainer.plan.views
         batches = self.feed.epoch(schedule.batch_size, views.views if views.own_crop else 1, address, part.steps)
         began = looked = saved = time.perf_counter()
+        looks = max(1, steps // LOOKS)
         before, rate, images, computed = part.seconds, 0.0, 0, time.process_time()
         for i, (cut, generator) in enumerate(batches, part.steps):
             rate = learning_rate(self.stage.optim, (epoch + i / steps) / self.stage.epochs)
@@ -172,20 +189,25 @@ class StageRun:
             losses = run(batch)
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(losses.total)
+            world.average_gradients(p for group in optimizer.param_groups for p in group["params"])
             optimizer.step()
             step.update(losses, batch)
             part.meter.update({"total": losses.total, **losses.terms, **losses.watched}, epoch * steps + i)
-            part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.labels)
-            if time.perf_counter() - looked > INTERVAL:
+            part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.whole)
+            # Clocks differ: several processes look after as many steps.
+            if part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL:
                 looked = time.perf_counter()
                 part.meter.check(self.stage.name)
                 self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, part.steps / steps)
-                if looked - saved > schedule.checkpoint_every and part.steps < steps:
+                if world.agreed(looked - saved > schedule.checkpoint_every) and part.steps < steps:
                     saved = looked
+                    world.average_statistics(self.modules)
+                    part.meter = world.collected(part.meter, self._device)
                     self.trainer.keeper.save(self._state(epoch, part, optimizer))
+        part.meter = world.collected(part.meter, self._device)
         part.meter.check(self.stage.name)
         means, seconds = part.meter.read(), before + time.perf_counter() - began
-        losses_read = {name: means.pop(name) for name in ("total", *self.stage.loss)}
+        losses_read = {name: means.pop(name) for name in ("total", *self.stage.loss) if name in means}
         return {
             "stage": self.stage.name,
             "epoch": epoch + 1,
@@ -201,8 +223,11 @@ class StageRun:
 
     def _batch(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
         """A training batch of crops. What is drawn besides comes from the step's generator."""
-        batch = self._viewed(cut, generator, epoch)
-        drawn = {name: term.draw(generator, cut.index) for name, (_, term) in self.stage.loss.items()}
+        batch, world = self._viewed(cut, generator, epoch), self.trainer.world
+        drawn = {
+            name: term.draw(generator, cut.whole if world.gathers(term) else cut.index)
+            for name, (_, term) in self.stage.loss.items()
+        }
         return batch._replace(draws=all_sent(drawn, cut.pixels.device))
 
     def _viewed(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
@@ -225,6 +250,7 @@ class StageRun:
             meter.update(step.measure(self._viewed(cut, generator, self.stage.epochs)), 0, len(cut.labels))
         for part, mode in modes.items():
             part.training = mode
+        meter = self.trainer.world.collected(meter, self._device)
         meter.check(self.stage.name)
         means = meter.read()
         means.pop("logits", None)
@@ -263,19 +289,7 @@ class StageRun:
             target.load_state_dict(values)
         optimizer.load_state_dict(state["optimizer"])
         self.trainer.last, self.trainer.best = state["last"], state["best"]
-        return int(state["epoch"]), Part.restored(state["part"], torch.device(self.trainer.execution.device))
-
-
-def merge(*groups: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """One namespace of all that a stage may train or keep.
-
-    Raises:
-        ValueError: two modules of one name; a mistake of the method, not of the user.
-    """
-    merged: dict[str, nn.Module] = {}
-    for group in groups:
-        for name, module in group.items():
-            if name in merged:
-                raise ValueError(f"the name {name!r} stands for two modules of this plan")
-            merged[name] = module
-    return merged
+        part = Part.restored(state["part"], self._device)
+        if not self.trainer.world.first:  # the first process has what all had measured
+            part.meter = Meter()
+        return int(state["epoch"]), part

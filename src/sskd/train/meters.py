@@ -1,5 +1,6 @@
 """Sums that stay on the device and are read once per interval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,23 @@ class Meter:
         if state["sums"] is not None:
             meter._sums, meter._first_bad = state["sums"].to(device), state["first_bad"].to(device)
         return meter
+
+    @classmethod
+    def merged(cls, states: Sequence[dict[str, Any]], device: torch.device) -> "Meter":
+        """One meter of the states of several processes' meters; a process may have seen nothing."""
+        seen = [state for state in states if state["sums"] is not None]
+        if not seen:
+            return cls()
+        sums = torch.stack([state["sums"].cpu() for state in seen]).sum(0)
+        bad = torch.stack([state["first_bad"].cpu() for state in seen])
+        first = torch.where(bad < 0, torch.iinfo(bad.dtype).max, bad).amin(0)
+        state = {
+            "names": seen[0]["names"],
+            "sums": sums,
+            "first_bad": torch.where((bad < 0).all(0), -1, first),
+            "weight": sum(state["weight"] for state in seen),
+        }
+        return cls.restored(state, device)
 
     def read(self) -> dict[str, float]:
         """The means so far; waits for the device. Empty before the first update."""

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from sskd.methods.plan import Outputs, Stage, Term
 from sskd.models.network import Network
 from sskd.models.taps import Tapped
+from sskd.train.distributed import World
 from sskd.views.pretext import Batch
 
 Precision = Literal["fp32", "bf16", "fp64"]
+SIDES = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,16 @@ class Step(nn.Module):
     The teacher runs under `no_grad`. Outputs are raised to at least fp32 before any term sees them.
     """
 
-    def __init__(self, stage: Stage, student: Network, teacher: Network | None, execution: Execution) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        student: Network,
+        teacher: Network | None,
+        execution: Execution,
+        world: World = World(),  # noqa: B008  # frozen
+    ) -> None:
         super().__init__()
+        self.world = world
         self.weights = {name: weight for name, (weight, _) in stage.loss.items()}
         self.terms: dict[str, Term] = {name: term for name, (_, term) in stage.loss.items()}
         self._owned = nn.ModuleDict(self.terms)
@@ -54,7 +64,7 @@ class Step(nn.Module):
             term.autocast = partial(autocast, execution)
         read = {
             side: tuple(dict.fromkeys(tap for _, term in stage.loss.values() for tap in getattr(term, f"{side}_taps")))
-            for side in ("student", "teacher")
+            for side in SIDES
         }
         self.student = Tapped(student, student.taps, read["student"]) if read["student"] else None
         self.teacher = Tapped(teacher, teacher.taps, read["teacher"]) if teacher and read["teacher"] else None
@@ -67,31 +77,49 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the stage's terms, each term, and what the terms watch."""
-        teacher, student = self._teacher_outputs(batch), self._outputs(self.student, batch)
-        seen = {name: term.remembering(student, teacher, batch) for name, term in self.terms.items()}
+        return self.losses(self.student_outputs(batch), self.teacher_outputs(batch), batch)
+
+    def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        """See `forward`; of outputs that are there already."""
+        given = self._given(student, teacher, batch)
+        seen = {name: term.remembering(*given[name]) for name, term in self.terms.items()}
         losses = {name: loss for name, (loss, _) in seen.items()}
         remembered = {
             name: {key: v.detach() for key, v in values.items()} for name, (_, values) in seen.items() if values
         }
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         with torch.no_grad():
-            watched = self._watch(student, teacher, batch)
+            watched = {
+                key: value for name, term in self.terms.items() for key, value in term.watch(*given[name]).items()
+            }
             if student:
                 watched |= accuracy(student["logits"][:, 0], batch.labels)
         return Losses(total, losses, watched, remembered)
 
+    def _given(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, tuple[Outputs, Outputs, Batch]]:
+        """What each term sees: this process's part of the batch, or all of it."""
+        whole = [term for term in self.terms.values() if self.world.gathers(term)]
+        mine = (student, teacher, batch)
+        if not whole:
+            return dict.fromkeys(self.terms, mine)
+        taps = {side: dict.fromkeys(t for one in whole for t in getattr(one, f"{side}_taps")) for side in SIDES}
+        outputs = self.world.whole(student, taps["student"]), self.world.whole(teacher, taps["teacher"])
+        everything = (*outputs, self.world.whole_batch(batch))
+        return {name: everything if self.world.gathers(term) else mine for name, term in self.terms.items()}
+
     def update(self, losses: Losses, batch: Batch) -> None:
         """Let the terms store what they remember of a step; after its backward pass."""
         with torch.no_grad():
+            whole = self.world.whole_batch(batch) if losses.remembered else batch
             for name, values in losses.remembered.items():
-                self.terms[name].update(values, batch)
+                self.terms[name].update(values, whole if self.world.gathers(self.terms[name]) else batch)
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """What the stage's trained side does on views for evaluation: accuracies, and what the terms watch."""
         if self.student is None:
-            return self._watch({}, self._teacher_outputs(batch), batch)
-        student = self._outputs(self.student, batch)
+            return self._watch({}, self.teacher_outputs(batch), batch)
+        student = self.student_outputs(batch)
         seen = self._watch(student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
         return seen | {"logits": student["logits"].abs().mean()}  # an accuracy cannot show that they are not finite
 
@@ -100,8 +128,13 @@ class Step(nn.Module):
             key: value for term in self.terms.values() for key, value in term.watch(student, teacher, batch).items()
         }
 
+    def student_outputs(self, batch: Batch) -> Outputs:
+        """The student's values at the taps that the terms read, [B, V, ...]."""
+        return self._outputs(self.student, batch)
+
     @torch.no_grad()
-    def _teacher_outputs(self, batch: Batch) -> Outputs:
+    def teacher_outputs(self, batch: Batch) -> Outputs:
+        """The teacher's, without gradients."""
         return self._outputs(self.teacher, batch)
 
     def _outputs(self, tapped: Tapped | None, batch: Batch) -> Outputs:
@@ -140,3 +173,18 @@ def place(modules: Mapping[str, nn.Module], execution: Execution) -> None:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if execution.precision == "fp64":
             module.double()
+
+
+def merge(*groups: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """One namespace of all that a stage may train or keep.
+
+    Raises:
+        ValueError: two modules of one name; a mistake of the method, not of the user.
+    """
+    merged: dict[str, nn.Module] = {}
+    for group in groups:
+        for name, module in group.items():
+            if name in merged:
+                raise ValueError(f"the name {name!r} stands for two modules of this plan")
+            merged[name] = module
+    return merged

@@ -38,5 +38,5 @@ class Contrastive:
 
     def target(self, batch: Batch) -> Int64[Tensor, "B*(V-1)"]:
         """Each row's own image."""
-        size, views = batch.images.shape[:2]
-        return torch.arange(size, device=batch.images.device).repeat_interleave(views - 1)
+        size, views = batch.asked.shape
+        return torch.arange(size, device=batch.asked.device).repeat_interleave(views - 1)

@@ -1,0 +1,181 @@
+"""Several processes that train one network: each takes its rows of every batch, and all take the same step.
+
+The batch is the whole one: `batch_size` images on one process or on eight, with the same draws, so that neither the
+learning rate nor the schedule depends on how many take part. Gradients are averaged after the backward pass, in one
+message: a compiled backward pass delivers all of them at its end, so there is nothing to overlap with.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import _functional_collectives as collectives
+
+from sskd.data.feed import Share
+from sskd.errors import UserError
+from sskd.methods.plan import Outputs, Term
+from sskd.train.meters import Meter
+from sskd.views.pretext import Batch
+
+# A process that is lost is seen by torchrun and by the connections that break. Waiting is no sign of a loss: the first
+# process may be waiting for a run that trains the head which this one needs.
+PATIENCE = timedelta(hours=24)
+
+Relations = Literal["global", "per_device"]
+Norms = Literal["per_device", "synchronised"]
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run. Alone, everything here leaves its arguments as they are.
+
+    `relations`: terms that relate images see the whole batch, or only this process's rows of it. Terms that remember
+    images always see the whole batch, so that all processes remember the same. `batch_norm`: what trains normalises by
+    the statistics of this process's images, or of the whole batch.
+    """
+
+    share: Share = field(default_factory=Share)
+    relations: Relations = "global"
+    batch_norm: Norms = "per_device"
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return self.share.size
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.share.rank == 0
+
+    def gathers(self, term: Term) -> bool:
+        """Whether a term is given the whole batch."""
+        remembers = type(term).update is not Term.update
+        return self.size > 1 and term.relates and (remembers or self.relations == "global")
+
+    def agreed(self, value: Any) -> Any:
+        """What the first process says, on all. Tensors are to be on the CPU."""
+        if self.size == 1:
+            return value
+        box = [value if self.first else None]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def listed(self, value: Any) -> list[Any]:
+        """Every process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def collected(self, meter: Meter, device: torch.device) -> Meter:
+        """What all processes have measured, with the first; the others go on with an empty meter."""
+        if self.size == 1:
+            return meter
+        state = meter.state()
+        held = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in state.items()}
+        merged = Meter.merged(self.listed(held), device)
+        return merged if self.first else Meter()
+
+    def together(self, values: Tensor) -> Tensor:
+        """[b, ...] of each process as [B, ...] of the whole batch, with gradients, also inside a compiled graph.
+
+        Backward adds up what the processes send to one row; as each computes the whole loss, that is `size` times its
+        gradient, which the average over processes undoes.
+        """
+        if self.size == 1:
+            return values
+        gathered: Tensor = _gather(values.contiguous(), 0, _group())
+        return gathered.clone()  # any operation waits for the message; a value that nobody reads would be left unwaited
+
+    def whole(self, outputs: Outputs, taps: Iterable[str]) -> Outputs:
+        """The whole batch's values at these taps."""
+        return {tap: self.together(outputs[tap]) for tap in taps}
+
+    def whole_batch(self, batch: Batch) -> Batch:
+        """The whole batch, without its images, which no term that relates images reads."""
+        labels, index, asked = (self.together(values) for values in (batch.labels, batch.index, batch.asked))
+        return batch._replace(images=batch.images[:0], labels=labels, index=index, asked=asked)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the mean over the processes in the place of each gradient; in one message for each dtype."""
+        if self.size == 1:
+            return
+        self._average([p.grad for p in parameters if p.grad is not None])
+
+    def average_statistics(self, modules: Mapping[str, nn.Module]) -> None:
+        """The mean of the batch norms' running statistics: each process has seen other images."""
+        if self.size == 1:
+            return
+        norms = [m for one in modules.values() for m in one.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self._average([v for m in norms for v in (m.running_mean, m.running_var) if m.training and v is not None])
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            some = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in some])
+            dist.all_reduce(flat)
+            parts = torch.split(flat / self.size, [tensor.numel() for tensor in some])
+            torch._foreach_copy_(some, [part.view_as(tensor) for part, tensor in zip(parts, some, strict=True)])
+
+
+# The public collectives either have no gradient or are not traced by torch.compile. The second name is that of torch
+# before 2.13.
+_gather: Any = getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+
+
+def _group() -> dist.ProcessGroup:
+    assert dist.group.WORLD is not None
+    return dist.group.WORLD
+
+
+def launched() -> Share:
+    """Which process this is, as torchrun has told it."""
+    return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def local_device(device: str) -> str:
+    """The device of this process: with several on a machine, "cuda" is the one of its number there."""
+    if launched().size == 1 or device != "cuda":
+        return device
+    number = int(os.environ.get("LOCAL_RANK", 0))
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"Process {number} of this machine has no GPU: there are {torch.cuda.device_count()}. Start as many with "
+            "torchrun --nproc-per-node, or say --device cpu."
+        )
+    return f"cuda:{number}"
+
+
+def join(device: str, batch_size: int, relations: Relations, batch_norm: Norms) -> World:
+    """Meet the other processes that torchrun has started; alone where it has started none.
+
+    Raises:
+        UserError: the batch cannot be split evenly.
+    """
+    share = launched()
+    if share.size == 1:
+        return World()
+    if batch_size % share.size:
+        low = batch_size // share.size * share.size
+        raise UserError(
+            f"batch_size is that of all processes together, and {batch_size} images do not split evenly among "
+            f"{share.size}. Say --batch_size {low or share.size}{f' or {low + share.size}' if low else ''}."
+        )
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    return World(share, relations, batch_norm)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
