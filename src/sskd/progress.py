@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sskd.train.distributed import launched
 from sskd.train.protocols import Record
 
 QUIET = 10.0  # seconds between two plain lines
@@ -16,7 +17,7 @@ class Display:
     """Prints a run's progress. Use it as a context manager."""
 
     def __init__(self, console: Console | None = None, title: str = "") -> None:
-        self.console = console or Console()
+        self.console = console or Console(quiet=launched().rank > 0)  # of several processes the first speaks
         self.title = title
         self._bar: Progress | None = None
         self._task: TaskID | None = None

@@ -37,6 +37,9 @@ class Training:
         channels_last: memory format of images and weights; measured like precision where it is not given.
         compiled: compile the training step as one graph (torch.compile).
         threads: of the CPU; torch's choice where it is not given.
+        relations: where torchrun has started several processes, terms that relate images see the whole batch (global)
+            or only those of their own process (per_device). batch_size is that of all processes together.
+        batch_norm: with several processes, statistics of the images of each (per_device) or of all (synchronised).
         tensorboard: write curves to RUN/tensorboard, if TensorBoard is installed.
     """
 
@@ -60,6 +63,8 @@ class Training:
     channels_last: bool | None = None
     compiled: bool = False
     threads: int | None = None
+    relations: Literal["global", "per_device"] = "global"
+    batch_norm: Literal["per_device", "synchronised"] = "per_device"
     tensorboard: bool = True
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from sskd.cli.demo import demo
 from sskd.cli.listing import list_data, list_methods, list_models, list_recipes
 from sskd.cli.predict import predict
 from sskd.errors import UserError
+from sskd.train.distributed import launched
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
 COMMANDS: dict[str, Any] = {
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         name = type(error).__name__
         print(f"sskd: unexpected {name}: {_line(error)}. Repeat with --debug to see where.", file=sys.stderr)
         return 1
-    if isinstance(result, dict):
+    if isinstance(result, dict) and launched().rank == 0:
         _show(result)
     return 0
 

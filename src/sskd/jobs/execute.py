@@ -1,7 +1,9 @@
 """One training from its arguments to its finished run directory."""
 
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,64 +26,96 @@ from sskd.models.checkpoints import save_network
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
+from sskd.train.distributed import World, join, leave, local_device, losses_explained, refuse_uneven
 from sskd.train.loop import Data, Schedule, Trainer
-from sskd.train.protocols import Record
+from sskd.train.protocols import Keeper, Listener, Record, Shared, Silent
 from sskd.train.step import Execution
 
 
 def execute(job: Job, display: Display) -> Record:
     """Train, or continue, and return the result; a finished run is left as it is.
 
+    Under torchrun all of its processes train this one run together; the first reads, writes and reports.
+
     Raises:
         UserError: anything about the arguments, the data, the teacher or the machine that a user can put right.
     """
+    training = job.training
+    device = local_device(pick_device(training.device))
+    world = join(device, training.batch_size, training.relations, training.batch_norm)
+    try:
+        with losses_explained(world):
+            return _execute(job, device, world, display)
+    finally:
+        leave()
+
+
+def _execute(job: Job, device: str, world: World, display: Display) -> Record:
     method = find_method(job.method)
     run = Run(job.out)
-    if (begun := run.config()) is not None:
-        run.same(_arguments(job), "arguments", but=("training.threads",))  # it goes on with those it began with
-        if (result := run.result()) is not None:
+    begun = world.agreed(run.config() if world.first else None)
+    if begun is not None:
+        if world.first:
+            run.same(_arguments(job), "arguments", but=("training.threads",))  # it goes on with those it began with
+        if (result := world.agreed(run.result() if world.first else None)) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
-            return result
+            return dict(result)
     check_options(method, job.method, job.options)
     if "student" not in job.modules and job.init is None:
         resolve(job.network)
     if job.training.threads is not None:
         torch.set_num_threads(job.training.threads)
-    device = pick_device(job.training.device)
     parts = assemble(job, (begun or {}).get("data", {}).get("decode"))
+    refuse_uneven(len(parts.splits.train), job.training.batch_size, world)
     for note in parts.notes:
         display.note(note)
-    with alone_in(job.out):
-        return _train(job, run, parts, device, display)
+    with alone_in(job.out) if world.first else nullcontext():
+        return _train(job, run, parts, device, world, display)
 
 
-def _train(job: Job, run: Run, parts: Assembled, device: str, display: Display) -> Record:
+def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
     config = {"arguments": _arguments(job), **parts.config(), "environment": environment()}
+    execution = _agreed_execution(job, run, config, parts, device, display) if world.first else None
+    execution = replace(world.agreed(execution), device=device)
+    torch.set_num_threads(execution.threads)
+    with memory_explained(job, parts, execution):
+        trainer = _trainer(job, run, config, parts, execution, world, display)
+        trainer.fit()
+    return dict(world.agreed(_finish(job, run, trainer, parts) if world.first else None))
+
+
+def _agreed_execution(
+    job: Job, run: Run, config: dict[str, Any], parts: Assembled, device: str, display: Display
+) -> Execution:
+    """How the run began; a new one is begun."""
     if run.config() is not None:
         run.same(config["data"], "data")
         run.same(config["teacher"], "teacher")
-        execution = resumed(run, device, display)
-    else:
-        if parts.decode == "workers" and job.reading.unreadable == "refuse":
-            parts.splits.refuse_unreadable()
-        execution, timed = chosen(job, parts, device, display)
-        run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
-    with memory_explained(job, parts, execution):
-        trainer = _trainer(job, run, config, parts, execution, display)
-        trainer.fit()
-    return _finish(job, run, trainer, parts)
+        return resumed(run, device, display)
+    if parts.decode == "workers" and job.reading.unreadable == "refuse":
+        parts.splits.refuse_unreadable()
+    execution, timed = chosen(job, parts, device, display)
+    run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
+    return execution
 
 
 def _trainer(
-    job: Job, run: Run, config: dict[str, Any], parts: Assembled, execution: Execution, display: Display
+    job: Job,
+    run: Run,
+    config: dict[str, Any],
+    parts: Assembled,
+    execution: Execution,
+    world: World,
+    display: Display,
 ) -> Trainer:
     training, splits, crops = job.training, parts.splits, parts.crops
     device = torch.device(execution.device)
     workers = default_workers() if training.workers is None else training.workers
     subset = job.teacher_data == "subset" or splits.share is None
-    train = make_feed(splits.train, crops, device, workers)
-    full = train if subset else make_feed(splits.full, crops, device, workers)
-    evaluation = {name: make_feed(images, crops, device, workers) for name, images in splits.evaluation.items()}
+    feed = partial(make_feed, crops=crops, device=device, workers=workers, share=world.share)
+    train = feed(splits.train)
+    full = train if subset else feed(splits.full)
+    evaluation = {name: feed(images) for name, images in splits.evaluation.items()}
     seen = splits.train if subset else splits.full
     schedule = Schedule(training.batch_size, training.seed, training.evaluate_every, training.checkpoint_every)
     address = {
@@ -95,10 +129,15 @@ def _trainer(
         "batch_size": training.batch_size,
         "precision": execution.precision,
     }
-    shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out)
-    listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
     data = Data(train, full, evaluation)
-    return Trainer(parts.student, parts.teacher, parts.plan, data, schedule, execution, run, shared, listener)
+    if not world.first:
+        silent = Silent()
+        told: tuple[Keeper, Shared, Listener] = (silent, silent, silent)
+    else:
+        shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out)
+        listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
+        told = (run, shared, listener)
+    return Trainer(parts.student, parts.teacher, parts.plan, data, schedule, execution, *told, world=world)
 
 
 def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:

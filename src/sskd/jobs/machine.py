@@ -14,6 +14,7 @@ from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
 from sskd.runs import Run
 from sskd.train.choose import candidates, fastest, has_compiler, title
+from sskd.train.distributed import launched
 from sskd.train.step import Execution
 
 
@@ -88,7 +89,8 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     if len(options) > 1:
-        size, vary = min(training.batch_size, len(parts.splits.train)), training.threads is None
+        size = min(training.batch_size, len(parts.splits.train)) // launched().size
+        vary = training.threads is None
         plan, shape = parts.plan, parts.shape
         best, timed = fastest(options, parts.student, parts.teacher, plan, size, shape, vary_threads=vary)
         torch.set_num_threads(best.threads)

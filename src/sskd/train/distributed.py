@@ -6,7 +6,8 @@ message: a compiled backward pass delivers all of them at its end, so there is n
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
@@ -25,6 +26,8 @@ from sskd.views.pretext import Batch
 # A process that is lost is seen by torchrun and by the connections that break. Waiting is no sign of a loss: the first
 # process may be waiting for a run that trains the head which this one needs.
 PATIENCE = timedelta(hours=24)
+
+BACKENDS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 
 Relations = Literal["global", "per_device"]
 Norms = Literal["per_device", "synchronised"]
@@ -173,6 +176,38 @@ def join(device: str, batch_size: int, relations: Relations, batch_norm: Norms) 
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     return World(share, relations, batch_norm)
+
+
+def refuse_uneven(images: int, batch_size: int, world: World) -> None:
+    """A batch of all images, where there are fewer than `batch_size`, has to split evenly too.
+
+    Raises:
+        UserError: it does not.
+    """
+    if images < batch_size and images % world.size:
+        raise UserError(
+            f"There are {images} training images, fewer than batch_size {batch_size}, and they do not split evenly "
+            f"among {world.size} processes. Say --batch_size {max(images // world.size, 1) * world.size}."
+        )
+
+
+@contextmanager
+def losses_explained(world: World) -> Iterator[None]:
+    """Say that another process was lost, in place of what its broken connection looks like from here.
+
+    Raises:
+        UserError: one was.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # what gloo raises, and DistError's base
+        text = " ".join(str(error).split())
+        if world.size == 1 or not (isinstance(error, dist.DistError) or any(name in text for name in BACKENDS)):
+            raise
+        raise UserError(
+            f"Another of the {world.size} processes of this training was lost; see its own messages. The same command "
+            f"continues from the last checkpoint, with as many processes or another number ({text[:120]})."
+        ) from error
 
 
 def leave() -> None:

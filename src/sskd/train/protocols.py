@@ -1,7 +1,7 @@
 """Whom the loop talks to: where a run is kept, where shared results are kept, who is told."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,3 +59,36 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line."""
         ...
+
+
+class Silent:
+    """Keeper, cache and listener of a process that is not the first: the first speaks for all."""
+
+    def load(self) -> dict[str, Any] | None:
+        """Nothing; the first process hands its checkpoint out."""
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def log(self, record: Record) -> None:
+        """Nothing."""
+
+    def hold(self, stage: Stage, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+        """The first process holds the stage."""
+        return nullcontext()
+
+    def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
+        """Nothing; the first process hands out what it finds."""
+
+    def keep(self, stage: Stage, states: dict[str, dict[str, Tensor]], record: Record) -> Path:
+        """Nothing."""
+        return Path()
+
+    def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
+        """Nothing."""
+
+    def epoch(self, record: Record) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
