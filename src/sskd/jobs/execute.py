@@ -23,6 +23,7 @@ from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options, options_of
 from sskd.models.checkpoints import save_network
+from sskd.models.fold import inference_copy
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
@@ -137,7 +138,11 @@ def _trainer(
         shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out)
         listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
         told = (run, shared, listener)
-    return Trainer(parts.student, parts.teacher, parts.plan, data, schedule, execution, *told, world=world)
+    teacher = parts.teacher
+    if teacher and execution.folded:
+        half, generator = execution.precision == "bf16", torch.Generator().manual_seed(0)
+        teacher = inference_copy(teacher, torch.rand(1, *parts.shape, generator=generator), half)
+    return Trainer(parts.student, teacher, parts.plan, data, schedule, execution, *told, world=world)
 
 
 def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:

@@ -85,7 +85,7 @@ def _fitting(parts: Assembled, execution: Execution, size: int) -> int | None:
 def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[Execution, dict[str, float]]:
     """The fastest execution among those that the user leaves open, and the seconds per step of each."""
     training = job.training
-    base = Execution(device=device, threads=torch.get_num_threads())
+    base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     if len(options) > 1:

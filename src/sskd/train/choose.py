@@ -12,6 +12,7 @@ import torch
 
 from sskd.memory import all_sent
 from sskd.methods.plan import Plan, Stage
+from sskd.models.fold import inference_copy
 from sskd.models.network import Network
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Precision, Step, place
@@ -91,6 +92,8 @@ def time_step(
     student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[which], dict(plan.modules)))
     terms = {name: term for name, (_, term) in stage.loss.items()}
     named = {"student": student, **modules, **terms}
+    if teacher and execution.folded:
+        teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *image_shape), execution.precision == "bf16")
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains)

@@ -29,6 +29,7 @@ class Execution:
     channels_last: bool = False
     compiled: bool = False
     threads: int = 1
+    folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
 
 
 class Losses(NamedTuple):
