@@ -8,12 +8,13 @@ from sskd.data.feed import epoch_order
 from sskd.data.source import DataInfo
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair
+from sskd.models.fold import inference_copy
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
 from sskd.seeds import generator_at, mix
 from sskd.train.meters import Meter
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Losses, Step, place
+from sskd.train.step import Execution, Losses, Step, place, runner
 from sskd.views.pretext import Batch
 
 NORMALISATION = Normalisation((0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761), "CIFAR-100")
@@ -49,12 +50,16 @@ class Ours:
         self.teacher, self.student = (
             create_network(name, info.class_names, info.image_shape, NORMALISATION) for name in (teacher, student)
         )
+        if execution.folded:
+            image = torch.rand(1, *info.image_shape)
+            self.teacher.shapes(info.image_shape)
+            self.teacher = inference_copy(self.teacher.eval(), image, execution.precision == "bf16")
         pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
         self.plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr))
         self.stage = self.plan.stages[-1]
         self.step = Step(self.stage, self.student, self.teacher, execution)
         self._enter({name: term for name, (_, term) in self.stage.loss.items()})
-        self.run = torch.compile(self.step, fullgraph=True, dynamic=False) if execution.compiled else self.step
+        self.run = runner(self.step, execution)
         trained = [p for p in self.step.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(trained, self.stage.optim)
         self.order = epoch_order(len(data.labels), batch_size, (0,)).to(device)

@@ -76,11 +76,16 @@ def has_bf16(device: str) -> bool:
 
 
 def executions(device: str, threads: int, compiled: bool) -> list[Execution]:
-    """Ours: fp32 in both memory formats, bf16 where there is such a thing, and compiled if asked for."""
+    """Ours: both memory formats, bf16 where there is such a thing, the teacher folded, compiled if asked for."""
     plain = Execution(device, threads=threads)
     last = replace(plain, channels_last=True)
-    found = [plain, last, *([replace(last, precision="bf16")] if has_bf16(device) else [])]
-    return found + ([replace(one, compiled=True) for one in found[1:]] if compiled else [])
+    found = [plain, last, replace(last, folded=True)]
+    if has_bf16(device):
+        found += [replace(last, precision="bf16"), replace(last, precision="bf16", folded=True)]
+    if not compiled:
+        return found
+    built = [replace(one, compiled=True) for one in found if one.folded]
+    return found + built + ([replace(one, graphs=True) for one in built] if device.startswith("cuda") else [])
 
 
 def variants(

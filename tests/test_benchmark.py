@@ -54,7 +54,7 @@ def test_as_published_computes_the_packages_terms(size: int, ratios: tuple[float
     labels = torch.randint(0, 10, (size,))
     sides = [(logits[i].flatten(0, 1), z[i].flatten(0, 1)) for i in range(2)]
     found = as_published.losses(sides[0], sides[1], labels, *ratios)
-    batch = Batch(torch.zeros(size, 4, 1, 1, 1), labels, labels, labels[:, None], torch.zeros(()), {})
+    batch = Batch(torch.zeros(size, 4, 1, 1, 1), labels, labels, labels[:, None].expand(-1, 4), torch.zeros(()), {})
     student, teacher = ({"logits": logits[i], "pooled": z[i]} for i in range(2))
     terms = {
         "ce": CrossEntropy(),
@@ -122,8 +122,9 @@ def test_the_benchmark_measures_every_variant(tmp_path: Path) -> None:
     assert str(tmp_path) not in out.read_text()
     assert {"python", "torch", "timm", "sskd", "processor", "platform"} <= written.keys()
     assert written["settings"]["batch_size"] == 4 and written["settings"]["threads"] == 1
-    bf16 = ["ours, bf16 channels_last"] if has_bf16("cpu") else []
-    expected = [ALONE, WITH_INPUT, "ours, fp32 contiguous", "ours, fp32 channels_last", *bf16]
+    bf16 = [f"ours, bf16 channels_last{end}" for end in ("", " folded")] if has_bf16("cpu") else []
+    fp32 = [f"ours, fp32 {end}" for end in ("contiguous", "channels_last", "channels_last folded")]
+    expected = [ALONE, WITH_INPUT, *fp32, *bf16]
     assert list(written["variants"]) == expected
     for row in written["variants"].values():
         low, median, high = row["ms_per_step"]

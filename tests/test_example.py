@@ -39,7 +39,7 @@ def test_its_losses_are_the_packages(example: ModuleType, size: int) -> None:
     t_z, s_z = torch.randn(2, size, 4, 6, dtype=torch.float64)
     labels = torch.randint(0, 10, (size,))
     found = example.losses((t_logits, t_z), (s_logits, s_z), labels)
-    batch = Batch(torch.zeros(size, 4, 1, 1, 1), labels, labels, labels[:, None], torch.zeros(()), {})
+    batch = Batch(torch.zeros(size, 4, 1, 1, 1), labels, labels, labels[:, None].expand(-1, 4), torch.zeros(()), {})
     student, teacher = {"logits": s_logits, "pooled": s_z}, {"logits": t_logits, "pooled": t_z}
     terms = {
         "ce": CrossEntropy(),

@@ -35,7 +35,8 @@ class Training:
         precision: auto measures fp32 and bf16 (networks under autocast; weights and losses stay fp32) at the start
             and writes the faster into the config.
         channels_last: memory format of images and weights; measured like precision where it is not given.
-        compiled: compile the training step as one graph (torch.compile).
+        compiled: compile the training step as one graph (torch.compile); where it is not given, runs that are long
+            enough measure it and keep what is faster.
         threads: of the CPU; torch's choice where it is not given.
         relations: where torchrun has started several processes, terms that relate images see the whole batch (global)
             or only those of their own process (per_device). batch_size is that of all processes together.
@@ -61,7 +62,7 @@ class Training:
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     channels_last: bool | None = None
-    compiled: bool = False
+    compiled: bool | None = None
     threads: int | None = None
     relations: Literal["global", "per_device"] = "global"
     batch_norm: Literal["per_device", "synchronised"] = "per_device"

@@ -13,7 +13,7 @@ from sskd.jobs.job import Job
 from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
 from sskd.runs import Run
-from sskd.train.choose import candidates, fastest, has_compiler, title
+from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
 from sskd.train.distributed import launched
 from sskd.train.step import Execution
 
@@ -82,23 +82,34 @@ def _fitting(parts: Assembled, execution: Execution, size: int) -> int | None:
     return None
 
 
+LONG = 900.0  # seconds: shorter runs would lose to the compiler what they gain
+MANY = 1000  # steps: with fewer it is not even asked how long they take
+
+
 def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[Execution, dict[str, float]]:
     """The fastest execution among those that the user leaves open, and the seconds per step of each."""
-    training = job.training
+    training, images = job.training, len(parts.splits.train)
     base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
-    if len(options) > 1:
-        size = min(training.batch_size, len(parts.splits.train)) // launched().size
-        vary = training.threads is None
-        plan, shape = parts.plan, parts.shape
-        best, timed = fastest(options, parts.student, parts.teacher, plan, size, shape, vary_threads=vary)
+    size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
+    measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
+    open_end = training.compiled is None and steps >= MANY and has_compiler()
+    if len(options) > 1 or open_end:
+        best, timed = fastest(options, *measured, vary_threads=training.threads is None)
         torch.set_num_threads(best.threads)
-    # Timed eager: compiling every candidate would cost more than it saves. Without a compiler eager stays.
-    best = replace(best, compiled=training.compiled and has_compiler())
+    others, said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items()), ""
+    if open_end and (left := min(timed.values()) * steps) < LONG:
+        said = f"Not compiled: {left / 60:.0f} minutes of training are too short to gain by it."
+    elif open_end:
+        best, tried, failed = compiled(best, *measured)
+        said = "; ".join([*(f"{name} {seconds * 1000:.0f} ms" for name, seconds in tried.items()), failed]).rstrip("; ")
+        said, timed = f"With and without the compiler: {said}.", {**timed, **tried}
+    elif training.compiled:
+        best = replace(best, compiled=has_compiler())
+        said = "" if best.compiled else "There is no C++ compiler on this machine, so the step is not compiled."
     threads = f"{best.threads} thread{'' if best.threads == 1 else 's'}"
-    others = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items())
     display.note(f"{device}, {threads}: {title(best)}" + (f" (an eager step: {others})" if others else ""))
-    if training.compiled and not best.compiled:
-        display.note("There is no C++ compiler on this machine, so the step is not compiled.")
+    if said:
+        display.note(said)
     return best, timed

@@ -15,7 +15,7 @@ from sskd.methods.plan import Plan, Stage
 from sskd.models.fold import inference_copy
 from sskd.models.network import Network
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Precision, Step, place
+from sskd.train.step import Execution, Precision, Step, place, runner
 from sskd.views.pretext import Batch
 
 
@@ -66,6 +66,39 @@ def fastest(
     return best, {name: round(value, 4) for name, value in named.items()}
 
 
+GAIN = 0.97  # a compiled step is kept where it takes no more than this share of the eager one's time
+
+
+def compiled(
+    eager: Execution,
+    student: Network,
+    teacher: Network | None,
+    plan: Plan,
+    batch_size: int,
+    image_shape: tuple[int, int, int],
+    repeats: int = 5,
+) -> tuple[Execution, dict[str, float], str]:
+    """Compile the last stage's step, on a CUDA device also as CUDA graphs, and keep what is clearly fastest.
+
+    Returns the execution, the seconds per step of each, and why a variant could not be measured, if one could not.
+    """
+    options = [eager, replace(eager, compiled=True)]
+    options += [replace(eager, compiled=True, graphs=True)] if eager.device.startswith("cuda") else []
+    seconds, failed = dict[Execution, float](), ""
+    with torch.random.fork_rng(devices=[]):
+        for option in options:
+            try:
+                seconds[option] = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
+            except Exception as error:  # compilers fail in many ways; eager is always there
+                if option is eager:
+                    raise
+                failed = f"{title(option)} failed: {type(error).__name__}"
+            torch.compiler.reset()
+    best = min(seconds, key=lambda option: seconds[option])
+    kept = best if seconds[best] < GAIN * seconds[eager] else eager
+    return kept, {title(one): round(value, 4) for one, value in seconds.items()}, failed
+
+
 def has_compiler() -> bool:
     """Whether this machine has the C++ compiler that torch.compile builds its kernels with."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
@@ -74,7 +107,9 @@ def has_compiler() -> bool:
 def title(execution: Execution) -> str:
     """One execution in words: "bf16 channels_last"."""
     parts = [execution.precision, "channels_last" if execution.channels_last else "contiguous"]
-    return " ".join([*parts, "compiled"] if execution.compiled else parts)
+    parts += ["folded"] if execution.folded else []
+    parts += ["compiled"] if execution.compiled else []
+    return " ".join([*parts, "CUDA graphs"] if execution.graphs else parts)
 
 
 def time_step(
@@ -98,6 +133,7 @@ def time_step(
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains)
     step = Step(stage, student, teacher, execution)
+    run = runner(step, execution)
     trained = [p for name in stage.trains for p in named[name].parameters()]
     optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
     batch = _dummy(plan.views.views, stage, batch_size, image_shape, execution)
@@ -105,8 +141,8 @@ def time_step(
     for _ in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        losses = step(batch)
-        losses.total.backward()
+        losses = run(batch)
+        torch.autograd.backward(losses.total)
         optimizer.step()
         losses.total.item()
         timed.append(time.perf_counter() - began)

@@ -19,7 +19,7 @@ from sskd.train.distributed import World
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
-from sskd.train.step import Execution, Losses, Step, merge, place
+from sskd.train.step import Execution, Losses, Step, merge, place, runner
 from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
 
@@ -141,9 +141,7 @@ class StageRun:
         return True
 
     def _train(self, step: Step, state: dict[str, Any] | None) -> None:
-        run: Callable[[Batch], Losses] = step
-        if self.trainer.execution.compiled:
-            run = torch.compile(step, fullgraph=True, dynamic=False)
+        run = runner(step, self.trainer.execution)
         trained = self.enter()
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)

@@ -1,6 +1,6 @@
 """The one step: networks and terms in, total and terms out. It can be compiled as one graph."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +28,7 @@ class Execution:
     precision: Precision = "fp32"  # bf16: networks under autocast, weights and losses stay fp32
     channels_last: bool = False
     compiled: bool = False
+    graphs: bool = False  # compiled, and replayed as CUDA graphs
     threads: int = 1
     folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
 
@@ -147,6 +148,22 @@ class Step(nn.Module):
         with autocast(self.execution):
             values = tapped(images)
         return {name: torch.unflatten(_raised(value), 0, batch.images.shape[:2]) for name, value in values.items()}
+
+
+def runner(step: Step, execution: Execution) -> Callable[[Batch], Losses]:
+    """The step as it is run: itself, or compiled as one graph for batches of one shape."""
+    if not execution.compiled:
+        return step
+    compiled = torch.compile(step, fullgraph=True, dynamic=False, mode="reduce-overhead" if execution.graphs else None)
+    if not execution.graphs:
+        return compiled
+
+    def replayed(batch: Batch) -> Losses:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # what the last step returned may be overwritten
+        losses: Losses = compiled(batch)
+        return losses
+
+    return replayed
 
 
 def autocast(execution: Execution) -> AbstractContextManager[object]:
