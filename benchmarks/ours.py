@@ -50,11 +50,10 @@ class Ours:
         self.teacher, self.student = (
             create_network(name, info.class_names, info.image_shape, NORMALISATION) for name in (teacher, student)
         )
+        pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
         if execution.folded:
             image = torch.rand(1, *info.image_shape)
-            self.teacher.shapes(info.image_shape)
             self.teacher = inference_copy(self.teacher.eval(), image, execution.precision == "bf16")
-        pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
         self.plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr))
         self.stage = self.plan.stages[-1]
         self.step = Step(self.stage, self.student, self.teacher, execution)
