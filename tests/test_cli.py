@@ -27,7 +27,8 @@ IMAGES = "flip padding scale size crop decode workers reading.square reading.unr
 OPTIONS = {
     "demo": "out seeds epochs",
     "teacher": "model data init mean std out epochs batch_size optim.lr optim.momentum seed split_seed "
-    "evaluate_every device precision channels_last compiled threads relations batch_norm tensorboard " + IMAGES,
+    "evaluate_every device precision channels_last compiled micro_batch threads relations batch_norm tensorboard "
+    + IMAGES,
     "distill": "student data teacher method options fraction teacher_data teacher_architecture teacher_mean "
     "teacher_std teacher_size teacher_taps student_init student_taps out cache epochs batch_size optim.lr "
     "optim.schedule seed device precision " + IMAGES,

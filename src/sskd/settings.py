@@ -37,6 +37,8 @@ class Training:
         channels_last: memory format of images and weights; measured like precision where it is not given.
         compiled: compile the training step as one graph (torch.compile); where it is not given, runs that are long
             enough measure it and keep what is faster.
+        micro_batch: images of a process that are run at a time, where its part of a batch takes too much memory; the
+            loss is still that of the whole batch. Batch norms then use the statistics of so many images. 0 for all.
         threads: of the CPU; torch's choice where it is not given.
         relations: where torchrun has started several processes, terms that relate images see the whole batch (global)
             or only those of their own process (per_device). batch_size is that of all processes together.
@@ -63,6 +65,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     channels_last: bool | None = None
     compiled: bool | None = None
+    micro_batch: int = 0
     threads: int | None = None
     relations: Literal["global", "per_device"] = "global"
     batch_norm: Literal["per_device", "synchronised"] = "per_device"
@@ -72,7 +75,7 @@ class Training:
         for name in ("batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("epochs", "padding", "validation", "checkpoint_every", "workers"):
+        for name in ("epochs", "micro_batch", "padding", "validation", "checkpoint_every", "workers"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"{name} must not be negative; got {getattr(self, name)}.")
         for name in ("threads", "size"):

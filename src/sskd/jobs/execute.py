@@ -18,7 +18,7 @@ from sskd.files import alone_in, read_json, write_atomic
 from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
 from sskd.jobs.job import Job
-from sskd.jobs.machine import chosen, memory_explained, resumed
+from sskd.jobs.machine import chosen, ran_out, resumed, smaller
 from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options, options_of
@@ -79,9 +79,17 @@ def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, disp
     execution = _agreed_execution(job, run, config, parts, device, display) if world.first else None
     execution = replace(world.agreed(execution), device=device)
     torch.set_num_threads(execution.threads)
-    with memory_explained(job, parts, execution):
+    while True:
         trainer = _trainer(job, run, config, parts, execution, world, display)
-        trainer.fit()
+        try:
+            trainer.fit()
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            execution = smaller(job, parts, execution, error, display)
+        run.start({**(run.config() or {}), "execution": asdict(execution)})
+        parts = assemble(job, parts.decode)  # as at the start: a step that failed may have left its traces
     return dict(world.agreed(_finish(job, run, trainer, parts) if world.first else None))
 
 

@@ -1,7 +1,5 @@
 """How a run uses the machine at hand: measured when it starts, kept when it goes on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -47,39 +45,41 @@ def resumed(run: Run, device: str, display: Display) -> Execution:
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
-@contextmanager
-def memory_explained(job: Job, parts: Assembled, execution: Execution) -> Iterator[None]:
-    """Say what would fit where memory runs out.
+def ran_out(error: BaseException) -> bool:
+    """Whether this is what running out of memory looks like; torch's own error is a RuntimeError."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
+def smaller(job: Job, parts: Assembled, execution: Execution, error: BaseException, display: Display) -> Execution:
+    """The execution with the largest micro-batch, of halves of what ran out of memory, for which there is room.
 
     Raises:
-        UserError: it ran out; with the largest batch, of halves of the one asked for, that a step has room for.
+        UserError: there is none, or several processes would have to agree on it.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:  # torch's own out-of-memory error is a RuntimeError
-        if not isinstance(error, MemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
-            raise
-        reason = " ".join(str(error).split())[:160]
-        size = min(job.training.batch_size, len(parts.splits.train))
-        fitting = _fitting(parts, execution, size // 2)
-        cure = f"A step with --batch_size {fitting} fits" if fitting else "Not even a step with one image fits"
-        raise UserError(
-            f"Memory ran out with batches of {size} images, {parts.plan.views.views} views each ({reason}). {cure}; "
-            "smaller --size, --precision bf16 or a smaller network need less too. Start again with another --out."
-        ) from error
-
-
-def _fitting(parts: Assembled, execution: Execution, size: int) -> int | None:
-    """The largest of size, size / 2, size / 4 ... images with which a step has room."""
-    while size:
+    batch = min(job.training.batch_size, len(parts.splits.train)) // launched().size
+    size, reason = (execution.micro_batch or batch) // 2, " ".join(str(error).split())[:160]
+    told = f"Memory ran out with {execution.micro_batch or batch} images at a time, {parts.plan.views.views} views each"
+    while size and launched().size == 1:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        less = replace(execution, micro_batch=size, compiled=False, graphs=False)
         try:
-            fastest([execution], parts.student, parts.teacher, parts.plan, size, parts.shape, repeats=1)
-            return size
-        except (RuntimeError, MemoryError):
+            fastest([less], parts.student, parts.teacher, parts.plan, batch, parts.shape, repeats=1)
+        except (RuntimeError, MemoryError) as another:
+            if not ran_out(another):
+                raise
             size //= 2
-    return None
+            continue
+        display.note(
+            f"{told}. From here on {size} are run at a time; a batch's loss stays that of all its {batch} images, and "
+            f"batch norms use the statistics of {size}. --micro_batch {size} asks for it from the start."
+        )
+        return less
+    cure = "Not even a step with one image at a time fits" if not size else f"Say --micro_batch {size}"
+    raise UserError(
+        f"{told} ({reason}). {cure}; smaller --size, --precision bf16 or a smaller network need less too. "
+        "Start again with another --out."
+    ) from error
 
 
 LONG = 900.0  # seconds: shorter runs would lose to the compiler what they gain
@@ -90,13 +90,19 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     """The fastest execution among those that the user leaves open, and the seconds per step of each."""
     training, images = job.training, len(parts.splits.train)
     base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
+    base = replace(base, micro_batch=training.micro_batch)
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
     measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
-    open_end = training.compiled is None and steps >= MANY and has_compiler()
+    open_end = training.compiled is None and not training.micro_batch and steps >= MANY and has_compiler()
     if len(options) > 1 or open_end:
-        best, timed = fastest(options, *measured, vary_threads=training.threads is None)
+        try:
+            best, timed = fastest(options, *measured, vary_threads=training.threads is None)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            return smaller(job, parts, options[0], error, display), {}
         torch.set_num_threads(best.threads)
     others, said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items()), ""
     if open_end and (left := min(timed.values()) * steps) < LONG:
@@ -105,6 +111,8 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
         best, tried, failed = compiled(best, *measured)
         said = "; ".join([*(f"{name} {seconds * 1000:.0f} ms" for name, seconds in tried.items()), failed]).rstrip("; ")
         said, timed = f"With and without the compiler: {said}.", {**timed, **tried}
+    elif training.compiled and training.micro_batch:
+        said = "With micro_batch a step runs in parts, and is not compiled."
     elif training.compiled:
         best = replace(best, compiled=has_compiler())
         said = "" if best.compiled else "There is no C++ compiler on this machine, so the step is not compiled."

@@ -14,8 +14,9 @@ from sskd.memory import all_sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.fold import inference_copy
 from sskd.models.network import Network
+from sskd.train.gradients import gradients_of
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Precision, Step, place, runner
+from sskd.train.step import Execution, Precision, Step, place
 from sskd.views.pretext import Batch
 
 
@@ -133,7 +134,7 @@ def time_step(
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains)
     step = Step(stage, student, teacher, execution)
-    run = runner(step, execution)
+    gradients = gradients_of(step)
     trained = [p for name in stage.trains for p in named[name].parameters()]
     optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
     batch = _dummy(plan.views.views, stage, batch_size, image_shape, execution)
@@ -141,8 +142,7 @@ def time_step(
     for _ in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        losses = run(batch)
-        torch.autograd.backward(losses.total)
+        losses = gradients(batch)
         optimizer.step()
         losses.total.item()
         timed.append(time.perf_counter() - began)

@@ -1,7 +1,7 @@
 """The only loop. It runs the stages of any plan, and names no method."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,11 @@ from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.seeds import generator_at, mix
 from sskd.train.distributed import World
+from sskd.train.gradients import Gradients, gradients_of
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
-from sskd.train.step import Execution, Losses, Step, merge, place, runner
+from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
 
@@ -141,14 +142,14 @@ class StageRun:
         return True
 
     def _train(self, step: Step, state: dict[str, Any] | None) -> None:
-        run = runner(step, self.trainer.execution)
+        gradients = gradients_of(step)
         trained = self.enter()
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
         first, part = self._restore(state, optimizer) if state else (0, Part())
         every = self.trainer.schedule.evaluate_every
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(step, run, optimizer, epoch, part)
+            record = self._epoch(step, gradients, optimizer, epoch, part)
             part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
@@ -169,7 +170,7 @@ class StageRun:
         return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
 
     def _epoch(
-        self, step: Step, run: Callable[[Batch], Losses], optimizer: torch.optim.Optimizer, epoch: int, part: Part
+        self, step: Step, gradients: Gradients, optimizer: torch.optim.Optimizer, epoch: int, part: Part
     ) -> Record:
         schedule, world = self.trainer.schedule, self.trainer.world
         address = (self.seed, self.stage.name, epoch)
@@ -184,9 +185,8 @@ class StageRun:
                 group["lr"] = rate
             torch.manual_seed(mix(*address, i, "dropout"))
             batch = self._batch(cut, generator, epoch)
-            losses = run(batch)
             optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(losses.total)
+            losses = gradients(batch)
             world.average_gradients(p for group in optimizer.param_groups for p in group["params"])
             optimizer.step()
             step.update(losses, batch)

@@ -29,6 +29,7 @@ class Execution:
     channels_last: bool = False
     compiled: bool = False
     graphs: bool = False  # compiled, and replayed as CUDA graphs
+    micro_batch: int = 0  # images that are run at a time; 0: the whole batch of this process
     threads: int = 1
     folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
 

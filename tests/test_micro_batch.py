@@ -1,0 +1,67 @@
+"""A batch that is run in parts gives the gradients of the whole."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from sskd.methods import METHODS
+from sskd.methods.plan import Plan
+from sskd.train.gradients import frozen_statistics, gradients_of
+from sskd.train.step import Step
+from tests.trainers import SIZE, bank, batch_at, build, steps_of
+
+
+def gradients(step: Step, parameters: list[nn.Parameter], batch: Any, micro_batch: int) -> tuple[list[Tensor], Any]:
+    step.execution = replace(step.execution, micro_batch=micro_batch)
+    for parameter in parameters:
+        parameter.grad = None
+    torch.manual_seed(0)
+    losses = gradients_of(step)(batch)
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters], losses
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), bank], ids=[*METHODS, "bank"])
+@pytest.mark.parametrize("micro_batch", [1, 4])  # 4: with a ragged rest
+def test_parts_give_the_gradients_of_the_whole(method: Callable[..., Plan], micro_batch: int) -> None:
+    """Batch norms in eval: their statistics alone depend on the parts."""
+    for run, step, parameters in steps_of(build(method, "fp64")):
+        batch = batch_at(run, 0)
+        for module in run.modules.values():
+            for part in module.modules():
+                if isinstance(part, _NormBase):
+                    part.eval()
+        whole, expected = gradients(step, parameters, batch, 0)
+        parts, losses = gradients(step, parameters, batch, micro_batch)
+        scale = max(float(one.abs().max()) for one in whole)
+        assert scale > 0
+        worst = max(float((one - other).abs().max()) for one, other in zip(whole, parts, strict=True))
+        assert worst < 1e-11 * scale
+        torch.testing.assert_close(losses.total, expected.total, rtol=1e-12, atol=0)
+        assert losses.remembered.keys() == expected.remembered.keys()
+
+
+def test_all_at_once_is_the_whole_with_batch_norms_in_training() -> None:
+    """Running statistics, too, are moved once."""
+    states = []
+    for micro_batch in (0, SIZE):
+        for run, step, parameters in steps_of(build(METHODS["sskd"], "fp64")):
+            if run.stage.name == "student":
+                found, _ = gradients(step, parameters, batch_at(run, 0), micro_batch)
+                states.append([*found, *(v.double() for v in run.modules["student"].state_dict().values())])
+    for one, other in zip(*states, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_frozen_statistics() -> None:
+    norm, values = nn.BatchNorm2d(2), torch.rand(3, 2, 4, 4)
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    with frozen_statistics(norm):
+        assert not torch.equal(norm(values), values)
+    assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+    norm(values)
+    assert norm.num_batches_tracked == 1 and not torch.equal(norm.state_dict()["running_mean"], before["running_mean"])
