@@ -9,7 +9,9 @@ from sskd.bench.recipe import load_recipe, packaged, tasks_of
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.methods import METHODS
+from sskd.methods.plan import Optim
 from sskd.models.zoo import PUBLISHED
+from sskd.train.optim import learning_rate
 from tests.benches import BASE, write_recipe
 
 
@@ -26,6 +28,17 @@ def test_recipes_of_the_package() -> None:
     assert {pair.teacher for pair in pairs} | {pair.student for pair in pairs} <= {*PUBLISHED.values()}
     assert load_recipe("paper-similar").seeds == (0, 1, 2, 3, 4)
     assert load_recipe("paper-cross").training["epochs"] == 240
+
+
+def test_imagenet_recipe() -> None:
+    tasks = tasks_of(load_recipe("imagenet-resnet34-resnet18"), Path("out"))
+    assert [task.facts["label"] for task in tasks] == ["ce", "kd", "at", "sp", "cc", "crd", "sskd"]
+    sskd = tasks[-1].arguments
+    assert (sskd["teacher"], sskd["student"], sskd["options"]) == ("resnet34.tv_in1k", "resnet18", {"head_epochs": 30})
+    optim = Optim(**sskd["optim"])
+    assert (sskd["epochs"], sskd["batch_size"], optim.weight_decay) == (90, 256, 1e-4)
+    rates = [learning_rate(optim, epoch / 90) for epoch in (0, 29.99, 30, 59.99, 60, 89.99)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
 def test_tasks(tmp_path: Path) -> None:

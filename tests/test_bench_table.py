@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_rel
 
+from sskd.bench.published import published
 from sskd.bench.recipe import load_recipe, tasks_of
 from sskd.bench.results import compare, mean_and_deviation, read_cell, rows_of
 from sskd.bench.table import as_csv, as_json, as_markdown, tabulated, write
@@ -99,3 +100,17 @@ def test_few_seeds_are_not_tested(grid: tuple[Any, list[Any]]) -> None:
     assert found is not None and (found.n, found.p, found.mark) == (2, None, "")
     assert compare(rows["sp"], rows["kd"]) is None
     assert mean_and_deviation([]) == (None, None) and mean_and_deviation([3.0]) == (3.0, None)
+
+
+def test_published_numbers_of_imagenet() -> None:
+    """By its name, or by the number of its images; not of another data set with the same pair."""
+    pair = ("resnet34", "resnet18")
+    named = {"name": "imagenet", "teacher_images": 1271167, "validation_images": 10000, "test_images": 50000}
+    rows = ("teacher", "ce", "cc", "sp", "kd", "at", "crd", "sskd")
+    errors = (26.69, 30.25, 30.04, 29.38, 29.34, 29.30, 28.62, 28.38)
+    for row, error in zip(rows, errors, strict=True):
+        assert published(named, *pair, row) == pytest.approx(100 - error)
+        assert published({**named, "name": "my-folder"}, *pair, row) == pytest.approx(100 - error)
+    assert published({**named, "name": "my-folder", "test_images": 5000}, *pair, "kd") is None
+    assert published(named, "cifar_wrn_40_2", "cifar_wrn_16_2", "kd") is None
+    assert published({"name": "cifar100"}, *pair, "kd") is None

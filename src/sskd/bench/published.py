@@ -1,29 +1,43 @@
-"""What the SSKD paper's tables say (top-1 % on CIFAR-100; HSAKD's row is that paper's own).
+"""What the SSKD paper's tables say, top-1 % (HSAKD's row is that paper's own); ImageNet's from its error rates.
 
-Best epoch on the test set, five runs or fewer, teachers of their own: not conditions that a bench repeats.
+Not conditions that a bench repeats; see `CONDITIONS`. A pair without a data set before it is of CIFAR-100.
 """
 
 import csv
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from sskd.models.zoo import PUBLISHED
 
-CONDITIONS = "240 epochs, batch 64, 50,000 training images, best epoch on the test set, teachers of their own"
+CONDITIONS = {
+    "cifar100": "240 epochs, batch 64, 50,000 training images, best epoch on the test set, teachers of their own",
+    "imagenet": "about 90 epochs, batch 256, 1,281,167 training images, top-1 on the 50,000 validation images; crd is "
+    "CRD + KD, and whether KD was added to at, sp and cc is not known",
+}
+IMAGENET = (1_281_167, 50_000)  # images for training, and those that published numbers are measured on
+
+
+def data_of(data: Mapping[str, Any]) -> str:
+    """The published data set that a run's data is: by name, ImageNet also by the number of its images."""
+    images = data.get("teacher_images", 0) + data.get("validation_images", 0), data.get("test_images")
+    return "imagenet" if images == IMAGENET else str(data.get("name", ""))
 
 
 @cache
-def _table() -> dict[tuple[str, str, str], float]:
+def _table() -> dict[tuple[str, str, str, str], float]:
     text = (resources.files("sskd.bench") / "published.csv").read_text()
-    found: dict[tuple[str, str, str], float] = {}
+    found: dict[tuple[str, str, str, str], float] = {}
     for row in csv.DictReader(text.splitlines()):
-        for pair, value in row.items():
-            if pair != "row" and value:
-                teacher, student = (PUBLISHED[name] for name in pair.split(">"))
-                found[teacher, student, row["row"]] = float(value)
+        for title, value in row.items():
+            if title != "row" and value:
+                data, _, pair = title.rpartition(":")
+                teacher, student = (PUBLISHED.get(name, name) for name in pair.split(">"))
+                found[data or "cifar100", teacher, student, row["row"]] = float(value)
     return found
 
 
-def published(data: str, teacher: str, student: str, row: str) -> float | None:
-    """Top-1 % of a pair and a row ("teacher", or a method), or None; of CIFAR-100 alone."""
-    return _table().get((teacher, student, row)) if data == "cifar100" else None
+def published(data: Mapping[str, Any], teacher: str, student: str, row: str) -> float | None:
+    """Top-1 % of a pair and a row ("teacher", or a method), or None. `data` is that of a run's config."""
+    return _table().get((data_of(data), teacher, student, row))

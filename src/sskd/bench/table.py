@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sskd.bench.published import CONDITIONS, published
+from sskd.bench.published import CONDITIONS, data_of, published
 from sskd.bench.recipe import KD_LABEL, Recipe
 from sskd.bench.results import Cell, Compared, Row, compare, mean_and_deviation, rows_of
 from sskd.files import make_folder, write_atomic
@@ -96,7 +96,7 @@ def _teacher(cell: Cell, row: Row) -> Values:
 
 
 def _published(config: Any, pair: tuple[str, str], row: str) -> float | None:
-    return published(config.get("data", {}).get("name", ""), *pair, row)
+    return published(config.get("data", {}), *pair, row)
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -211,5 +211,7 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
     if any(line["published"] is not None for line in lines):
         training = config.get("arguments", {}).get("training", {})
         ours = f"{training.get('epochs')} epochs, batch {training.get('batch_size')}"
-        notes.append(f"Published: {CONDITIONS}. Here: {ours}, {data['train_images']:,} training images, as above.")
+        notes.append(
+            f"Published: {CONDITIONS[data_of(data)]}. Here: {ours}, {data['train_images']:,} training images, as above."
+        )
     return notes
