@@ -24,14 +24,17 @@ def listed(text: str) -> dict[str, str]:
 
 
 IMAGES = "flip padding scale size crop decode workers reading.square reading.unreadable reading.label validation "
+LABELS = "per_class noise noise_kind "
 OPTIONS = {
     "demo": "out seeds epochs",
-    "teacher": "model data init mean std out epochs batch_size optim.lr optim.momentum seed split_seed "
+    "teacher": "model data init mean std out fraction "
+    + LABELS
+    + "epochs batch_size optim.lr optim.momentum seed split_seed "
     "evaluate_every device precision channels_last compiled micro_batch threads relations batch_norm tensorboard "
     + IMAGES,
-    "distill": "student data teacher method options fraction teacher_data teacher_architecture teacher_mean "
-    "teacher_std teacher_size teacher_taps student_init student_taps out cache epochs batch_size optim.lr "
-    "optim.schedule seed device precision " + IMAGES,
+    "distill": "student data teacher method options fraction teacher_data teacher_labels teacher_architecture "
+    "teacher_mean teacher_std teacher_size teacher_taps student_init student_taps out cache epochs batch_size optim.lr "
+    "optim.schedule seed device precision " + LABELS + IMAGES,
     "evaluate": "network data architecture mean std size reading.square reading.label device",
 }
 

@@ -30,6 +30,7 @@ def train_teacher(
     init: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    fraction: float = 1.0,
     out: str | None = None,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
@@ -44,6 +45,7 @@ def train_teacher(
             hf-hub:OWNER/NAME, or weights that timm or torchvision has. Other classes get a new classifier.
         mean: the normalisation of `init`, per channel for pixels in [0, 1], where the weights do not state it.
         std: see mean.
+        fraction: share of the training images that it sees, stratified by class.
         out: the run directory; runs/DATA-MODEL-ce-seedN where it is not given.
         reading: how the data set is read.
         training: see `sskd.settings.Training`.
@@ -67,6 +69,7 @@ def train_teacher(
         "ce",
         settings,
         init=brought,
+        fraction=fraction,
         reading=reading,
         modules=modules,
     )
@@ -82,6 +85,7 @@ def distill(
     options: dict[str, Any] | None = None,
     fraction: float = 1.0,
     teacher_data: Literal["full", "subset"] = "full",
+    teacher_labels: Literal["clean", "noisy"] = "clean",
     student_init: str | None = None,
     student_taps: dict[str, str] | None = None,
     teacher_architecture: str | None = None,
@@ -106,6 +110,7 @@ def distill(
         fraction: share of the training images that the student sees, stratified by class.
         teacher_data: what stages that train a part of the teacher (SSKD's head) see: all training images, or the
             student's share.
+        teacher_labels: with noise, the labels that those stages see where they read any: from before it, or after.
         student_init: weights that the student begins with, named like a teacher.
         student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found.
         teacher_architecture: the network of a bare weights file.
@@ -134,6 +139,7 @@ def distill(
         options,
         fraction,
         teacher_data,
+        teacher_labels,
         student_init,
         student_taps,
         teacher_architecture,
@@ -158,6 +164,7 @@ def distillation(
     options: dict[str, Any] | None = None,
     fraction: float = 1.0,
     teacher_data: Literal["full", "subset"] = "full",
+    teacher_labels: Literal["clean", "noisy"] = "clean",
     student_init: str | None = None,
     student_taps: dict[str, str] | None = None,
     teacher_architecture: str | None = None,
@@ -188,6 +195,7 @@ def distillation(
         options or {},
         fraction,
         teacher_data,
+        teacher_labels,
         Path(cache) if cache else None,
         reading,
         student_taps or {},

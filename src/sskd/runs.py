@@ -61,13 +61,15 @@ class Run:
         make_folder(self.path)
         write_json(self._config, config)
 
-    def same(self, now: Config, key: str, but: Container[str] = ()) -> None:
+    def same(self, now: Config, key: str, but: Container[str] = (), usual: Config | None = None) -> None:
         """Refuse to continue a run whose `key` (arguments, data, teacher) was another, `but` for some names in it.
+
+        `usual` holds what is meant where the run says nothing: it may be older than an argument.
 
         Raises:
             UserError: lists what differs.
         """
-        then = flat((self.config() or {}).get(key, {}))
+        then = flat(json.loads(json.dumps(usual or {}))) | flat((self.config() or {}).get(key, {}))
         now = flat(json.loads(json.dumps(now)))
         names = [name for name in sorted({*then, *now}) if name not in but]
         differing = [name for name in names if then.get(name) != now.get(name)]

@@ -20,6 +20,11 @@ class Training:
             epoch is chosen on them. Where it is not given: the data set's own validation split, else a tenth, or
             nothing where a class has too few images.
         split_seed: of the cuts of the data, apart from `seed`, so that several seeds train on the same images.
+        per_class: images of each class to train on, drawn by split_seed; all, or those of fraction, where it is not
+            given.
+        noise: share of the training labels that are made wrong, drawn by split_seed, so that all seeds and methods,
+            and a teacher trained alike, get the same wrong labels. Those of validation and test stay right.
+        noise_kind: a wrong label is drawn from all other classes (symmetric), or is the next class (pair-flip).
         evaluate_every: epochs between two evaluations, each followed by a checkpoint.
         checkpoint_every: seconds between two checkpoints within long epochs.
         crop: padded cuts each view out of the image with zeros around it, as published for 32 pixels; resized cuts
@@ -52,6 +57,9 @@ class Training:
     seed: int = 0
     validation: float | None = None
     split_seed: int = 0
+    per_class: int | None = None
+    noise: float = 0.0
+    noise_kind: Literal["symmetric", "pair-flip"] = "symmetric"
     evaluate_every: int = 1
     checkpoint_every: float = 600.0
     crop: Literal["auto", "padded", "resized"] = "auto"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sskd.api import distill, train_teacher
 from sskd.data.reading import Reading
 from sskd.files import read_json
+from sskd.jobs.job import usual_arguments
 from sskd.methods.plan import Optim
 from sskd.runs import flat
 from sskd.train.protocols import Record
@@ -71,7 +72,9 @@ def differences(task: Task) -> list[str]:
         return []
     kept = read_json(task.folder / "config.json").get("arguments", {})
     asked = dict(task.arguments)
-    then = {**kept, **kept.get("training", {}), "teacher": (kept.get("teacher") or {}).get("place")}
+    usual = json.loads(json.dumps(usual_arguments()))  # the run may be older than an argument
+    then = {**usual, **usual["training"], **kept, **kept.get("training", {})}
+    then["teacher"] = (kept.get("teacher") or {}).get("place")
     network = asked.pop("model" if task.kind == "teacher" else "student")
     asked = flat({**asked, "network": network})
     found = {name: flat(then).get(name) for name in asked if name not in _ELSEWHERE}

@@ -1,6 +1,6 @@
-"""Stratified parts of a training set: a validation split, and a fraction of the labels.
+"""Stratified parts of a training set: a validation split, a fraction of the labels, a number of each class.
 
-Both are drawn from a generator of their own, so the same labels and seed give the same images on every
+All are drawn from a generator of their own, so the same labels and seed give the same images on every
 machine and whatever else draws random numbers.
 """
 
@@ -35,7 +35,7 @@ def validation_split(
         return torch.arange(len(labels)), torch.arange(0)
     total = int(size) if size >= 1 else round(size * len(labels))
     counts = torch.bincount(labels, minlength=len(class_names))
-    held_out = _allocate(counts, total)
+    held_out = allocate(counts, total)
     if (missing := held_out == 0).any():
         raise UserError(
             f"--validation {size} holds out {total} images; these classes get no validation image: "
@@ -48,7 +48,7 @@ def validation_split(
             f"{describe_classes(counts, class_names, emptied)}. "
             "Hold out fewer images, say --validation 0, or bring more images of these classes."
         )
-    validation = _draw(labels, held_out, seed)
+    validation = draw(labels, held_out, seed)
     kept = torch.ones(len(labels), dtype=torch.bool)
     kept[validation] = False
     return kept.nonzero().flatten(), validation
@@ -64,14 +64,32 @@ def label_fraction(
     if not 0 < fraction <= 1:
         raise UserError(f"The fraction of labels is {fraction}; expected more than 0 and at most 1.")
     counts = torch.bincount(labels, minlength=len(class_names))
-    kept = _allocate(counts, round(fraction * len(labels)))
+    kept = allocate(counts, round(fraction * len(labels)))
     if (missing := kept == 0).any():
         raise UserError(
             f"A label fraction of {fraction} leaves these classes without an image: "
             f"{describe_classes(counts, class_names, missing)}. "
             "Take a larger fraction, or bring more images of these classes."
         )
-    return _draw(labels, kept, seed)
+    return draw(labels, kept, seed)
+
+
+def label_count(
+    labels: Int64[Tensor, "N"], per_class: int, seed: int, class_names: Sequence[str]
+) -> Int64[Tensor, "K"]:
+    """Sorted positions of `per_class` images of each class.
+
+    Raises `UserError` if there are to be none, or if a class has fewer.
+    """
+    if per_class < 1:
+        raise UserError(f"per_class is {per_class}; expected the number of images of each class, at least 1.")
+    counts = torch.bincount(labels, minlength=len(class_names))
+    if (short := counts < per_class).any():
+        raise UserError(
+            f"--per_class {per_class} is more than these classes have: {describe_classes(counts, class_names, short)}. "
+            "Take fewer, hold out fewer for validation, or bring more images of these classes."
+        )
+    return draw(labels, torch.full_like(counts, per_class), seed)
 
 
 def describe_classes(
@@ -86,8 +104,8 @@ def describe_classes(
     return ", ".join(described + more)
 
 
-def _allocate(counts: Int64[Tensor, "classes"], total: int) -> Int64[Tensor, "classes"]:
-    """How many of `total` each class gives, by largest remainder; in whole numbers, so exact."""
+def allocate(counts: Int64[Tensor, "classes"], total: int) -> Int64[Tensor, "classes"]:
+    """How many of `total` images each class gives, by largest remainder; in whole numbers, so exact."""
     shares = counts * total
     size = int(counts.sum())
     given = shares // size
@@ -97,7 +115,7 @@ def _allocate(counts: Int64[Tensor, "classes"], total: int) -> Int64[Tensor, "cl
     return given
 
 
-def _draw(labels: Int64[Tensor, "N"], given: Int64[Tensor, "classes"], seed: int) -> Int64[Tensor, "K"]:
+def draw(labels: Int64[Tensor, "N"], given: Int64[Tensor, "classes"], seed: int) -> Int64[Tensor, "K"]:
     """Sorted positions of `given[c]` images of each class c, drawn without replacement."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]

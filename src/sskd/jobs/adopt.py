@@ -11,7 +11,7 @@ from sskd.data.source import Source
 from sskd.environment import environment
 from sskd.errors import UserError
 from sskd.files import alone_in
-from sskd.jobs.job import Job
+from sskd.jobs.job import Job, usual_arguments
 from sskd.jobs.teachers import describe, facts_of, fit_classes, measure, pick_device
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, load_network
@@ -69,7 +69,7 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
     if job.init is None:
         raise UserError("epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS.")
     if run.config() is not None:
-        run.same(job.arguments(), "arguments")
+        run.same(job.arguments(), "arguments", usual=usual_arguments())
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result

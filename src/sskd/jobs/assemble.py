@@ -91,7 +91,8 @@ def prepare(job: Job) -> Prepared:
     """
     training = job.training
     source = load_source(job.data, job.reading)
-    splits = cut(source, training.validation, job.fraction, training.split_seed)
+    noise = training.noise, training.noise_kind
+    splits = cut(source, training.validation, job.fraction, training.split_seed, training.per_class, *noise)
     crops = choose_crops(splits.full, training.crop, training.size, training.flip, training.padding, training.scale)
     shape = image_shape(splits.full, crops)
     torch.manual_seed(mix(training.seed, "weights"))

@@ -17,7 +17,8 @@ from sskd.environment import environment
 from sskd.files import alone_in, read_json, write_atomic
 from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
-from sskd.jobs.job import Job
+from sskd.jobs.job import Job, usual_arguments
+from sskd.jobs.labels import keep_labels, stated_labels
 from sskd.jobs.machine import chosen, ran_out, resumed, smaller
 from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
@@ -57,7 +58,8 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
     begun = world.agreed(run.config() if world.first else None)
     if begun is not None:
         if world.first:
-            run.same(_arguments(job), "arguments", but=("training.threads",))  # it goes on with those it began with
+            but = ("training.threads",)  # it goes on with those it began with
+            run.same(_arguments(job), "arguments", but, {**usual_arguments(), "options": options_of(method)})
         if (result := world.agreed(run.result() if world.first else None)) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return dict(result)
@@ -75,8 +77,11 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
 
 
 def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
-    config = {"arguments": _arguments(job), **parts.config(), "environment": environment()}
+    told = {"labels": stated_labels(job, parts.splits)}
+    config = {"arguments": _arguments(job), **parts.config(), **told, "environment": environment()}
     execution = _agreed_execution(job, run, config, parts, device, display) if world.first else None
+    if world.first:
+        keep_labels(job.out, parts.splits)
     execution = replace(world.agreed(execution), device=device)
     torch.set_num_threads(execution.threads)
     while True:
@@ -120,12 +125,12 @@ def _trainer(
     training, splits, crops = job.training, parts.splits, parts.crops
     device = torch.device(execution.device)
     workers = default_workers() if training.workers is None else training.workers
-    subset = job.teacher_data == "subset" or splits.share is None
     feed = partial(make_feed, crops=crops, device=device, workers=workers, share=world.share)
     train = feed(splits.train)
-    full = train if subset else feed(splits.full)
+    alike = job.teacher_data == "subset" or splits.share is None, job.teacher_labels == "noisy" or splits.clean is None
+    seen = splits.train if all(alike) else splits.seen(job.teacher_data, job.teacher_labels)
+    full = train if all(alike) else feed(seen)
     evaluation = {name: feed(images) for name, images in splits.evaluation.items()}
-    seen = splits.train if subset else splits.full
     schedule = Schedule(training.batch_size, training.seed, training.evaluate_every, training.checkpoint_every)
     address = {
         "teacher": [config["teacher"].get(key) for key in ("weights", "size", "order")],

@@ -29,6 +29,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     fraction: float = 1.0
     teacher_data: Literal["full", "subset"] = "full"
+    teacher_labels: Literal["clean", "noisy"] = "clean"
     cache: Path | None = None
     reading: Reading = field(default_factory=Reading)
     student_taps: Mapping[str, str] = field(default_factory=dict)
@@ -37,10 +38,16 @@ class Job:
 
     def arguments(self) -> dict[str, Any]:
         """What must be equal for a run to be continued. Where it lies and where it is shown do not count."""
-        values = {name: getattr(self, name) for name in ("network", "data", "method", "fraction", "teacher_data")}
+        names = ("network", "data", "method", "fraction", "teacher_data", "teacher_labels")
+        values = {name: getattr(self, name) for name in names}
         values |= {name: dict(getattr(self, name)) for name in ("options", "student_taps", "teacher_taps")}
         values |= {name: asdict(getattr(self, name)) for name in ("training", "reading")}
         values |= {name: asdict(one) if (one := getattr(self, name)) else None for name in ("teacher", "init")}
         for name in ("device", "tensorboard", "workers", "checkpoint_every"):
             del values["training"][name]
         return values
+
+
+def usual_arguments() -> dict[str, Any]:
+    """What is meant by an argument that a run's config says nothing of, because the run is older."""
+    return Job(Path(), "", "", "", Training()).arguments()
