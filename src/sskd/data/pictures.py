@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import PIL
 import torch
 from jaxtyping import Int64
 from PIL import Image, UnidentifiedImageError
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from sskd.data.decode import open_image, reduced, to_pixels
 from sskd.data.images import Images
+from sskd.data.known import known
 from sskd.errors import UserError
 
+MANY = 1000  # images, from which on the outcome of their trial is worth keeping
 NAMED = 5  # unreadable images that a message lists before it only counts them
 
 
@@ -123,12 +126,25 @@ def failures(work: Callable[[int], None], positions: Sequence[int]) -> dict[int,
 
 
 def unreadable(pictures: Pictures) -> dict[int, str]:
-    """The positions of images that cannot be decoded whole, and why. Decodes every image once."""
+    """The positions of images that cannot be decoded whole, and why.
+
+    Decodes every image once. Of `MANY` the outcome is kept until one has another name, length or label, so that
+    ImageNet is decoded in trial before its first run alone; what could not be decoded then is tried again.
+    """
 
     def look(position: int) -> None:
         pictures.open(position)
 
-    return failures(look, range(len(pictures)))
+    if len(pictures) < MANY:
+        return failures(look, range(len(pictures)))
+    refused = dict[int, str]()
+
+    def try_all() -> list[int]:
+        refused.update(failures(look, range(len(pictures))))
+        return [*refused]
+
+    suspects = known("undecodable", f"{pictures.fingerprint()}, pillow {PIL.__version__}", try_all)
+    return refused or failures(look, suspects)
 
 
 def refuse_unreadable(refused: dict[int, str], count: int, option: str = "--reading.unreadable skip") -> None:

@@ -73,14 +73,20 @@ class Splits:
         return any(not isinstance(images, Images) for images in (self.full, *self.evaluation.values()))
 
     def refuse_unreadable(self) -> None:
-        """Decode every image once, in trial.
+        """Decode every image once, in trial; see `unreadable`. The parts of one split together, however it was cut.
 
         Raises:
             UserError: names and counts those that cannot be decoded.
         """
-        for images in (self.full, *self.evaluation.values()):
-            if isinstance(images, Pictures):
-                refuse_unreadable(unreadable(images), len(images))
+        parts = [images for images in (self.full, *self.evaluation.values()) if isinstance(images, Pictures)]
+        for reader in {id(images.reader): images.reader for images in parts}.values():
+            cut = [images for images in parts if images.reader is reader]
+            place, labels = (
+                torch.cat(values) for values in zip(*((one.place, one.labels) for one in cut), strict=True)
+            )
+            order = place.argsort()
+            whole = Pictures(reader, place[order], labels[order], cut[0].channels)
+            refuse_unreadable(unreadable(whole), len(whole))
 
     def stored(self, side: int) -> "Splits":
         """With all images in memory, as squares of `side` pixels; images that are there and smaller stay as they are.
