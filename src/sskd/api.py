@@ -1,8 +1,11 @@
 """The package's functions. The command line calls the same ones, with the same names and defaults."""
 
+import inspect
 import re
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from torch import nn
 
@@ -23,8 +26,26 @@ else:
     Named = str  # the command line, which reads these annotations, knows names only
 """A network's name or place; in Python also a module."""
 
+P = ParamSpec("P")
 
-def train_teacher(
+
+def _carried_out(describe: Callable[P, Job], name: str) -> Callable[P, Record]:
+    """The function of this name, which runs the job that `describe` makes of the same arguments."""
+
+    @wraps(describe)
+    def run(*arguments: P.args, **named: P.kwargs) -> Record:
+        job = describe(*arguments, **named)
+        with Display() as display:
+            if job.training.epochs:
+                return execute(job, display)
+            return adopt(job, load_source(job.data, job.reading), display)
+
+    run.__name__ = run.__qualname__ = name
+    vars(run)["__signature__"] = inspect.signature(describe).replace(return_annotation=Record)
+    return run
+
+
+def teaching(
     data: str,
     model: Named | None = None,
     init: str | None = None,
@@ -34,7 +55,7 @@ def train_teacher(
     out: str | None = None,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
-) -> Record:
+) -> Job:
     """Train a network on labels alone, fine-tune one, or (--epochs 0) only check one and keep it as a teacher.
 
     Args:
@@ -62,7 +83,7 @@ def train_teacher(
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
     brought = Brought(init, name, mean, std) if init else None
     network = name or str(init)
-    job = Job(
+    return Job(
         _folder(out, data, network, "ce" if settings.epochs else "checked", settings),
         network,
         data,
@@ -73,11 +94,12 @@ def train_teacher(
         reading=reading,
         modules=modules,
     )
-    with Display() as display:
-        return execute(job, display) if settings.epochs else adopt(job, load_source(data, reading), display)
 
 
-def distill(
+train_teacher = _carried_out(teaching, "train_teacher")
+
+
+def distillation(
     student: Named,
     data: str,
     teacher: Named | None = None,
@@ -97,7 +119,7 @@ def distill(
     cache: str | None = None,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
-) -> Record:
+) -> Job:
     """Train a student, from a teacher and labels.
 
     Args:
@@ -131,53 +153,6 @@ def distill(
     Raises:
         UserError: anything that the caller can put right.
     """
-    job = distillation(
-        student,
-        data,
-        teacher,
-        method,
-        options,
-        fraction,
-        teacher_data,
-        teacher_labels,
-        student_init,
-        student_taps,
-        teacher_architecture,
-        teacher_mean,
-        teacher_std,
-        teacher_size,
-        teacher_taps,
-        out,
-        cache,
-        reading,
-        **training,
-    )
-    with Display() as display:
-        return execute(job, display)
-
-
-def distillation(
-    student: Named,
-    data: str,
-    teacher: Named | None = None,
-    method: str = "sskd",
-    options: dict[str, Any] | None = None,
-    fraction: float = 1.0,
-    teacher_data: Literal["full", "subset"] = "full",
-    teacher_labels: Literal["clean", "noisy"] = "clean",
-    student_init: str | None = None,
-    student_taps: dict[str, str] | None = None,
-    teacher_architecture: str | None = None,
-    teacher_mean: tuple[float, ...] | None = None,
-    teacher_std: tuple[float, ...] | None = None,
-    teacher_size: int | None = None,
-    teacher_taps: dict[str, str] | None = None,
-    out: str | None = None,
-    cache: str | None = None,
-    reading: Reading = Reading(),  # noqa: B008  # frozen
-    **training: Any,
-) -> Job:
-    """What `distill` runs, without running it."""
     settings = Training(**training)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
@@ -204,9 +179,7 @@ def distillation(
     )
 
 
-# Whoever passes arguments on, as `sskd check` does, shows what they mean.
-distillation.__doc__ = distill.__doc__
-
+distill = _carried_out(distillation, "distill")
 
 Side = Literal["student", "teacher"]
 
