@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sskd.api import distill, evaluate, train_teacher
 from sskd.bench.run import bench
+from sskd.cli.analyses import show_inspection, show_probe, show_similarity
 from sskd.cli.check import check
 from sskd.cli.data import check_data
 from sskd.cli.demo import demo
@@ -29,6 +30,9 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate,
     "predict": predict,
     "bench": bench,
+    "probe": show_probe,
+    "similarity": show_similarity,
+    "inspect": show_inspection,
     "data": {"_help": "Look at a data set before any time is spent on it.", "check": check_data},
     "list": {
         "_help": "List the networks, methods, data sets or bench recipes that the other commands take.",
@@ -70,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
-    words = _with_recipe(_with_images([word for word in words if word != "--debug"]))
+    words = _with_place(_with_images([word for word in words if word != "--debug"]))
     try:
         result = jsonargparse.auto_cli(
             COMMANDS, args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
@@ -99,10 +103,14 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).splitlines())
 
 
-def _with_recipe(words: list[str]) -> list[str]:
-    """`bench RECIPE` with its recipe as an option: the parser takes options alone."""
-    if words[:1] == ["bench"] and len(words) > 1 and not words[1].startswith("-"):
-        return ["bench", f"--recipe={words[1]}", *words[2:]]
+PLACES = {"bench": "recipe", "probe": "network", "similarity": "run", "inspect": "run"}
+"""Of commands whose first word may be the value of this option: the parser takes options alone."""
+
+
+def _with_place(words: list[str]) -> list[str]:
+    """`bench RECIPE`, `inspect RUN` with what follows the command as an option."""
+    if len(words) > 1 and words[0] in PLACES and not words[1].startswith("-"):
+        return [words[0], f"--{PLACES[words[0]]}={words[1]}", *words[2:]]
     return words
 
 

@@ -1,5 +1,7 @@
 """Networks that are brought along and not trained: checked against the data, measured, kept as a teacher's run."""
 
+from collections.abc import Sequence
+
 import torch
 
 from sskd.data.crops import Crops, Padded, Resized
@@ -7,7 +9,7 @@ from sskd.data.decoded import default_workers
 from sskd.data.images import Images
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import PHOTOGRAPH, fits, image_shape, make_feed
-from sskd.data.source import Source
+from sskd.data.source import ImageSet, Source
 from sskd.environment import environment
 from sskd.errors import UserError
 from sskd.files import alone_in
@@ -35,13 +37,7 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
     where, test = torch.device(pick_device(device)), source.test
     own = load_network(brought, facts_of(source, test.channels))
     network, notes = fit_classes(own, brought.place, source)
-    crops: Crops = Padded(0, 0)
-    if not isinstance(test, Images) or size is not None or network.crop_pct < 1:
-        crops = Resized(size or network.size or PHOTOGRAPH)
-        if isinstance(test, Pictures):
-            test = test.stored(crops.stored) if fits([test], crops) else test
-        elif isinstance(test, Images):
-            test = test.reduced(crops.stored)
+    (test,), crops = as_evaluated([test], network, size)
     shape = image_shape(test, crops)
     network.shapes(shape)
     accuracy = measure(network, make_feed(test, crops, where, default_workers()), where)
@@ -57,6 +53,25 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
         "notes": list(notes),
     }
     return own, shape, record
+
+
+def as_evaluated(sets: Sequence[ImageSet], network: Network, size: int | None) -> tuple[list[ImageSet], Crops]:
+    """How a network is given images that it is measured on, of several sets alike: small ones as they are.
+
+    `size`: see `check`.
+    """
+    crops: Crops = Padded(0, 0)
+    if all(isinstance(images, Images) for images in sets) and size is None and network.crop_pct >= 1:
+        return list(sets), crops
+    crops = Resized(size or network.size or PHOTOGRAPH)
+    stored, once = list[ImageSet](), fits(sets, crops)
+    for images in sets:
+        if isinstance(images, Images):
+            images = images.reduced(crops.stored)
+        elif isinstance(images, Pictures) and once:
+            images = images.stored(crops.stored)
+        stored.append(images)
+    return stored, crops
 
 
 def adopt(job: Job, source: Source, display: Display) -> Record:

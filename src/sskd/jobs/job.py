@@ -1,13 +1,15 @@
 """A training, described by plain values."""
 
+import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from sskd.data.reading import Reading
+from sskd.errors import UserError
 from sskd.models.load import Brought
 from sskd.settings import Training
 
@@ -51,3 +53,32 @@ class Job:
 def usual_arguments() -> dict[str, Any]:
     """What is meant by an argument that a run's config says nothing of, because the run is older."""
     return Job(Path(), "", "", "", Training()).arguments()
+
+
+def restored(out: Path, arguments: Mapping[str, Any]) -> Job:
+    """The job of a run in `out`, from the arguments that its config holds.
+
+    Raises:
+        UserError: arguments that this version does not know.
+    """
+    try:
+        job: Job = _restored(Job, {**arguments, "out": out})
+    except TypeError as error:
+        raise UserError(
+            f"The arguments in {out}/config.json are not those of this version ({error}). Look at the run with the "
+            "version that it names under environment."
+        ) from error
+    return job
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """A value of JSON as what the annotation says: a dataclass of a dictionary, a tuple of a list."""
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    meant = next((one for one in (kind, *typing.get_args(kind)) if is_dataclass(one)), None)
+    if meant is None:
+        return value
+    hints = typing.get_type_hints(meant)
+    return meant(**{name: _restored(hints.get(name), inner) for name, inner in value.items()})  # type: ignore[operator]

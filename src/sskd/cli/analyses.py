@@ -1,0 +1,139 @@
+"""`sskd probe`, `sskd similarity`, `sskd inspect`: analyses of finished runs as tables."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sskd.analyses.inspection import inspect
+from sskd.analyses.probe import probe
+from sskd.analyses.similarity import similarity
+
+Show = Callable[[Mapping[str, Any], Console], None]
+
+
+def _command(analyse: Callable[..., dict[str, Any]], show: Show) -> Callable[..., None]:
+    """The analysis as a command of the same arguments, which prints instead of returning."""
+
+    @functools.wraps(analyse)
+    def run(*words: Any, **arguments: Any) -> None:
+        console = Console()
+        found = analyse(*words, **arguments)
+        for note in found["notes"]:
+            console.print(note, highlight=False, soft_wrap=True, markup=False)
+        show(found, console)
+
+    return run
+
+
+def _show_similarity(found: Mapping[str, Any], console: Console) -> None:
+    said, stages = found["predictions"], found["stages"]
+    console.print(
+        f"{_about(found)}: predictions agree on {said['agreement']:.2%}, KL of the student's from the teacher's "
+        f"{said['kl']:.4f} nats at temperature {said['kl_temperature']:g}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("student, teacher:", *stages["teacher"], title="CKA of features (unbiased, minibatches)")
+    for name, row in zip(stages["student"], found["cka"], strict=True):
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in row))
+    console.print(table)
+    table = Table("", "L2 distance", "of the teacher's length", title="Features at the same place")
+    for name, value in found["l2"].items():
+        shown = ("another shape", "-") if value is None else (f"{value:.3f}", f"{found['l2_relative'][name]:.2f}")
+        table.add_row(name, *shown)
+    console.print(table)
+    if found["ss"] is None:
+        console.print("No self-supervised similarity: the method has no contrastive head.")
+    else:
+        _show_matrices(found["ss"], console)
+    _kept(found, "similarity", console)
+
+
+def _show_matrices(ss: Mapping[str, Any], console: Console) -> None:
+    """The student's similarities and, below each, the teacher's."""
+    numbered = [f"{i} {name}" for i, name in enumerate(ss["classes"])]
+    table = Table("view of", *numbered, title="Cosine of heads: student / teacher")
+    for row, student, teacher in zip(ss["rows"], ss["student"], ss["teacher"], strict=True):
+        if row["view"] == 1:  # all are in the file
+            values = (f"{one:.2f} / {other:.2f}" for one, other in zip(student, teacher, strict=True))
+            table.add_row(numbered[row["image"]], *values)
+    console.print(table)
+
+
+def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
+    sides = [side for side in ("teacher", "student") if found[side]]
+    table = Table("", *sides, title=_about(found))
+    prefixes = ["" if side == "student" else f"{side}_" for side in sides]
+    table.add_row("top-1", *(f"{found[f'{prefix}top1']:.2%}" for prefix in prefixes))
+    table.add_row("expected calibration error", *(f"{found[f'{prefix}calibration']['ece']:.2%}" for prefix in prefixes))
+    for title, worst in (("best class", False), ("worst class", True)):
+        table.add_row(title, *(_extreme(found[f"{prefix}per_class"], worst) for prefix in prefixes))
+    console.print(table)
+    titles = {"ss": "head, of views", "tf": "teacher, of views", "plain": "teacher, of images"}
+    for name, title in titles.items():
+        if levels := found["error_levels"][name]:
+            console.print(_levels(title, levels, found["kept"].get(name)))
+    if found["noisy"]:
+        table = Table("rank", "view of", "taken for", "cosine", "with its own", "kept", title="What the head mistakes")
+        for one in found["noisy"]:
+            places = (f"{Path(one[key]).stem} {one[f'{key}_class']}" for key in ("image", "taken_for"))
+            cosines = (f"{one[key]:.3f}" for key in ("similarity", "own_similarity"))
+            table.add_row(str(one["rank"]), *places, *cosines, "yes" if one["kept"] else "no")
+        console.print(table)
+    _kept(found, "inspect", console)
+
+
+def _show_probe(found: Mapping[str, Any], console: Console) -> None:
+    said, linear, knn = found["protocol"], found["linear"], found["knn"]
+    place = f"{found['network']} ({found['side']}, {found['architecture']})"
+    table = Table("classifier", "validation top-1", "test top-1", title=f"{place} on {found['data']}")
+    table.add_row(f"linear, penalty {linear['regularisation']:g}", *_shares(linear))
+    table.add_row(f"{knn['k']} nearest", *_shares(knn))
+    console.print(table)
+    console.print(
+        f"{found['classes']} classes; the most frequent makes {found['most_frequent_class']:.1%} of the test images. "
+        f"{said['dimensions']} features of {said['training_images']:,} training images, {said['validation_images']:,} "
+        f"of them to choose penalty and neighbours on, and {said['test_images']:,} test images; seed {said['seed']}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if "kept" in found:
+        console.print(f"Kept in {found['kept']}.", highlight=False, soft_wrap=True, markup=False)
+
+
+def _shares(result: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{result['validation_top1']:.2%}", f"{result['top1']:.2%}"
+
+
+def _levels(title: str, levels: Mapping[str, Any], kept: Mapping[str, Any] | None) -> Table:
+    said = f"; {kept['kept']:.1%} of {kept['rows']:,} are transferred (ratio {kept['ratio']:g})" if kept else ""
+    table = Table("error level", "rows", "share", title=f"Error levels: {title}{said}")
+    total = max(sum(levels["counts"]), 1)
+    for first, end, count in zip(levels["edges"], levels["edges"][1:], levels["counts"], strict=False):
+        name = str(first) if end - first == 1 else f"{first}-{end - 1}"
+        table.add_row(name, f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _extreme(classes: list[dict[str, Any]], worst: bool) -> str:
+    there = [one for one in classes if one["images"]]
+    one = (min if worst else max)(there, key=lambda one: one["top1"])
+    return f"{one['class']} {one['top1']:.0%} of {one['images']}"
+
+
+def _about(found: Mapping[str, Any]) -> str:
+    return f"{found['student']} ({found['method']}) on {found['images']:,} {found['split']} images of {found['data']}"
+
+
+def _kept(found: Mapping[str, Any], name: str, console: Console) -> None:
+    folder = Path(found["run"]) / "analyses"
+    console.print(f"Kept in {folder}/{name}.json.", highlight=False, soft_wrap=True, markup=False)
+
+
+show_similarity = _command(similarity, _show_similarity)
+show_inspection = _command(inspect, _show_inspection)
+show_probe = _command(probe, _show_probe)
