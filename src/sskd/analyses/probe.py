@@ -94,7 +94,7 @@ def probe(
     loaded = load_network(brought, Facts(tuple(map(str, range(classes or 0))), 3, None))
     source = load_source(data, reading)
     features, shape = _extracted(loaded, source, size, images, seed, where)
-    name = f"{source.name}-{reading.label}" if reading.label else source.name
+    name = "-".join([source.name, *([reading.label] if reading.label else []), *_part_of(reading)])
     found = {
         "kind": "probe",
         "data": name,
@@ -108,6 +108,10 @@ def probe(
     }
     _write(found, network, f"probe-{name}{'-teacher' if side == 'teacher' else ''}", out)
     return found
+
+
+def _part_of(reading: Reading) -> list[str]:
+    return [] if reading.classes is None else [f"{len(reading.classes)}-classes"]
 
 
 def _teacher_of(run: str) -> Brought:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from sskd.data import digits, folder, hub, parquet, published, shards
+from sskd.data.classes import only
 from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.data.streams import Stream
@@ -43,6 +44,8 @@ def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B00
         source = SOURCES[_family_of(Path(spec).expanduser())](spec, reading)
     else:
         raise unknown("data set", family, SOURCES)
+    if reading.classes is not None:
+        source = only(source, reading.classes)
     if isinstance(source.train, Stream):
         return source  # its labels are not known before they come
     counts = torch.bincount(source.train.labels, minlength=len(source.class_names))

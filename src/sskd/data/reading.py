@@ -20,6 +20,7 @@ class Reading:
             squares. Photographs of mixed sizes are cut square in any case.
         stream: read a data set of the hub as it comes, without keeping it; its images then have no index.
         epoch_images: images of a stream that make an epoch, where it does not say how many it has.
+        classes: these classes alone, by name and in this order; all where none are given.
         unreadable: images that cannot be decoded stop the run, named and counted, or are skipped.
     """
 
@@ -32,6 +33,7 @@ class Reading:
     unreadable: Literal["refuse", "skip"] = "refuse"
     stream: bool = False
     epoch_images: int | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.test_share < 1:
