@@ -88,7 +88,12 @@ def test_inspect(distilled: Path, sskd: Cli) -> None:
     words = ("inspect", distilled, "--split", "train", "--images", "40", "--noisy", "3", "--points", "12")
     done = sskd(*words)
     assert done.code == 0, done.err
-    assert "Error levels: head" in done.out and "calibration" in done.out and "What the head mistakes" in done.out
+    assert (
+        "head, of views" in done.out
+        and "rows are transferred (ratio 0.5)" in done.out
+        and "calibration" in done.out
+        and "What the head mistakes" in done.out
+    )
     found = kept(distilled, "inspect")
     assert all(key in found for key in HEAD) and found["images"] == 40
     levels = found["error_levels"]

@@ -1,6 +1,7 @@
 """`sskd probe`: how well frozen features tell the classes of other data apart."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -90,8 +91,10 @@ def probe(
     if Path(network).is_file() and classes is None:
         raise UserError(f"{network} holds weights alone. Say for how many classes its classifier is: --classes N.")
     where = torch.device(pick_device(device))
-    brought = Brought(network, architecture, mean, std) if side == "student" else _teacher_of(network)
-    loaded = load_network(brought, Facts(tuple(map(str, range(classes or 0))), 3, None))
+    brought, names = Brought(network, architecture, mean, std), tuple(map(str, range(classes or 0)))
+    if side == "teacher":
+        brought, names = _teacher_of(network)
+    loaded = load_network(brought, Facts(names, 3, None))
     source = load_source(data, reading)
     features, shape = _extracted(loaded, source, size, images, seed, where)
     name = "-".join([source.name, *([reading.label] if reading.label else []), *_part_of(reading)])
@@ -114,15 +117,16 @@ def _part_of(reading: Reading) -> list[str]:
     return [] if reading.classes is None else [f"{len(reading.classes)}-classes"]
 
 
-def _teacher_of(run: str) -> Brought:
-    """Where the run's teacher lies."""
+def _teacher_of(run: str) -> tuple[Brought, tuple[str, ...]]:
+    """Where the run's teacher lies, as the run took it, and the classes that a bare weights file is for."""
     config = Run(Path(run)).config() or {}
     if "arguments" not in config:
         raise UserError(f"{run} is no run directory, so it has no teacher. Give the teacher itself as the network.")
     teacher = restored(Path(run), config["arguments"]).teacher
     if teacher is None:
         raise UserError(f"{run} was trained without a teacher. Give a network itself, without --side teacher.")
-    return teacher
+    mean, std = (tuple(config["teacher"][key]) for key in ("mean", "std"))
+    return replace(teacher, mean=mean, std=std), tuple(config["class_names"])
 
 
 def _extracted(

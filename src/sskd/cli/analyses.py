@@ -54,14 +54,14 @@ def _show_similarity(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _show_matrices(ss: Mapping[str, Any], console: Console) -> None:
-    """The student's similarities and, below each, the teacher's."""
+    """Each side's similarities of the first transformed views; all are in the file."""
     numbered = [f"{i} {name}" for i, name in enumerate(ss["classes"])]
-    table = Table("view of", *numbered, title="Cosine of heads: student / teacher")
-    for row, student, teacher in zip(ss["rows"], ss["student"], ss["teacher"], strict=True):
-        if row["view"] == 1:  # all are in the file
-            values = (f"{one:.2f} / {other:.2f}" for one, other in zip(student, teacher, strict=True))
-            table.add_row(numbered[row["image"]], *values)
-    console.print(table)
+    for side in ("student", "teacher"):
+        table = Table("view of", *numbered, title=f"Cosine of the {side}'s head with plain images")
+        for row, values in zip(ss["rows"], ss[side], strict=True):
+            if row["view"] == 1:
+                table.add_row(numbered[row["image"]], *(f"{value:.2f}" for value in values))
+        console.print(table)
 
 
 def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
@@ -76,11 +76,14 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
     titles = {"ss": "head, of views", "tf": "teacher, of views", "plain": "teacher, of images"}
     for name, title in titles.items():
         if levels := found["error_levels"][name]:
-            console.print(_levels(title, levels, found["kept"].get(name)))
+            console.print(_levels(title, levels))
+        if kept := found["kept"].get(name):
+            said = f"{kept['kept']:.1%} of {kept['rows']:,} rows are transferred (ratio {kept['ratio']:g})."
+            console.print(said, highlight=False)
     if found["noisy"]:
         table = Table("rank", "view of", "taken for", "cosine", "with its own", "kept", title="What the head mistakes")
         for one in found["noisy"]:
-            places = (f"{Path(one[key]).stem} {one[f'{key}_class']}" for key in ("image", "taken_for"))
+            places = (f"{one[f'{key}_class']} ({Path(one[key]).name})" for key in ("image", "taken_for"))
             cosines = (f"{one[key]:.3f}" for key in ("similarity", "own_similarity"))
             table.add_row(str(one["rank"]), *places, *cosines, "yes" if one["kept"] else "no")
         console.print(table)
@@ -109,9 +112,8 @@ def _shares(result: Mapping[str, Any]) -> tuple[str, str]:
     return f"{result['validation_top1']:.2%}", f"{result['top1']:.2%}"
 
 
-def _levels(title: str, levels: Mapping[str, Any], kept: Mapping[str, Any] | None) -> Table:
-    said = f"; {kept['kept']:.1%} of {kept['rows']:,} are transferred (ratio {kept['ratio']:g})" if kept else ""
-    table = Table("error level", "rows", "share", title=f"Error levels: {title}{said}")
+def _levels(title: str, levels: Mapping[str, Any]) -> Table:
+    table = Table("error level", "rows", "share", title=f"Error levels\n{title}")
     total = max(sum(levels["counts"]), 1)
     for first, end, count in zip(levels["edges"], levels["edges"][1:], levels["counts"], strict=False):
         name = str(first) if end - first == 1 else f"{first}-{end - 1}"
