@@ -92,8 +92,8 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
 
 def _show_probe(found: Mapping[str, Any], console: Console) -> None:
     said, linear, knn = found["protocol"], found["linear"], found["knn"]
-    place = f"{found['network']} ({found['side']}, {found['architecture']})"
-    table = Table("classifier", "validation top-1", "test top-1", title=f"{place} on {found['data']}")
+    place = f"{found['architecture']}, {'teacher of ' if found['side'] == 'teacher' else ''}{found['network']}"
+    table = Table("classifier", "validation top-1", "test top-1", title=f"{place}, on {found['data']}")
     table.add_row(f"linear, penalty {linear['regularisation']:g}", *_shares(linear))
     table.add_row(f"{knn['k']} nearest", *_shares(knn))
     console.print(table)
