@@ -146,10 +146,12 @@ def test_what_has_moved(distilled: Path, teacher: Path, few: Path, sskd: Cli, tm
     assert refused.code == 2 and "There is no folder" in refused.err and "--data PLACE, --teacher PLACE" in refused.err
     assert f"There is no network at {tmp_path}/lost" in sskd(*words, "--data", data).err
     assert sskd(*words, "--data", data, "--teacher", there).code == 0
-    assert "not those that the run was trained on" in sskd(*words, "--data", "digits").err
+    assert "the data digits has 10" in sskd(*words, "--data", "digits", "--teacher", there).err
     assert "its weights are others" in sskd(*words, "--data", data, "--teacher", distilled).err
     (run / "checkpoint.pt").unlink()
     assert "checkpoint.pt is gone" in sskd(*words, "--data", data, "--teacher", there).out
+    (data / "train.parquet").write_bytes((data / "test.parquet").read_bytes())
+    assert "not those that the run was trained on" in sskd(*words, "--data", data, "--teacher", there).err
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,7 @@ def write_four_channels(folder: Path, run: Path) -> Path:
     folder.mkdir()
     settings = json.loads((run / "student" / "config.json").read_text())
     settings["pretrained_cfg"] |= {"mean": [0.5] * 4, "std": [0.2] * 4, "input_size": [4, 8, 8]}
+    settings["model_args"]["in_chans"] = 4
     (folder / "config.json").write_text(json.dumps(settings))
     model = timm.create_model("cifar_resnet8", num_classes=3, in_chans=4)
     save_file(model.state_dict(), folder / "model.safetensors")

@@ -38,7 +38,7 @@ def fit(
     weight, bias = start or (features.new_zeros(classes, features.shape[1]), features.new_zeros(classes))
     parameters = [weight.clone().requires_grad_(), bias.clone().requires_grad_()]
     optimizer = torch.optim.LBFGS(
-        parameters, max_iter=STEPS, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        parameters, max_iter=STEPS, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
