@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sskd.methods import METHODS
 from sskd.methods.plan import Plan
-from sskd.train.gradients import frozen_statistics, gradients_of
+from sskd.train.gradients import gradients_of
+from sskd.train.recompute import frozen_statistics
 from sskd.train.step import Step
 from tests.trainers import SIZE, bank, batch_at, build, steps_of
 

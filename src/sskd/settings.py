@@ -44,6 +44,8 @@ class Training:
             enough measure it and keep what is faster.
         micro_batch: images of a process that are run at a time, where its part of a batch takes too much memory; the
             loss is still that of the whole batch. Batch norms then use the statistics of so many images. 0 for all.
+        recompute: keep less in memory: the student's blocks keep their inputs alone and run again in the backward
+            pass (activation checkpointing). The same numbers, for one more forward pass; the step is not compiled.
         threads: of the CPU; torch's choice where it is not given.
         relations: where torchrun has started several processes, terms that relate images see the whole batch (global)
             or only those of their own process (per_device). batch_size is that of all processes together.
@@ -74,6 +76,7 @@ class Training:
     channels_last: bool | None = None
     compiled: bool | None = None
     micro_batch: int = 0
+    recompute: bool = False
     threads: int | None = None
     relations: Literal["global", "per_device"] = "global"
     batch_norm: Literal["per_device", "synchronised"] = "per_device"

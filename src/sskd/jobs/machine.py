@@ -11,6 +11,7 @@ from sskd.jobs.job import Job
 from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
 from sskd.runs import Run
+from sskd.settings import Training
 from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
 from sskd.train.distributed import launched
 from sskd.train.step import Execution
@@ -82,6 +83,11 @@ def smaller(job: Job, parts: Assembled, execution: Execution, error: BaseExcepti
     ) from error
 
 
+def _in_pieces(training: Training) -> str:
+    """The option, if there is one, with which a step is no single graph."""
+    return "micro_batch" if training.micro_batch else "recompute" if training.recompute else ""
+
+
 LONG = 900.0  # seconds: shorter runs would lose to the compiler what they gain
 MANY = 1000  # steps: with fewer it is not even asked how long they take
 
@@ -90,12 +96,12 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     """The fastest execution among those that the user leaves open, and the seconds per step of each."""
     training, images = job.training, len(parts.splits.train)
     base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
-    base = replace(base, micro_batch=training.micro_batch)
+    base, parted = replace(base, micro_batch=training.micro_batch, recompute=training.recompute), _in_pieces(training)
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
     measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
-    open_end = training.compiled is None and not training.micro_batch and steps >= MANY and has_compiler()
+    open_end = training.compiled is None and not parted and steps >= MANY and has_compiler()
     if len(options) > 1 or open_end:
         try:
             best, timed = fastest(options, *measured, vary_threads=training.threads is None)
@@ -111,8 +117,8 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
         best, tried, failed = compiled(best, *measured)
         said = "; ".join([*(f"{name} {seconds * 1000:.0f} ms" for name, seconds in tried.items()), failed]).rstrip("; ")
         said, timed = f"With and without the compiler: {said}.", {**timed, **tried}
-    elif training.compiled and training.micro_batch:
-        said = "With micro_batch a step runs in parts, and is not compiled."
+    elif training.compiled and parted:
+        said = f"With {parted} a step runs in pieces, and is not compiled."
     elif training.compiled:
         best = replace(best, compiled=has_compiler())
         said = "" if best.compiled else "There is no C++ compiler on this machine, so the step is not compiled."

@@ -122,8 +122,12 @@ def time_step(
     image_shape: tuple[int, int, int],
     repeats: int,
     which: int = -1,
+    evaluating: bool = False,
 ) -> float:
-    """The least of the seconds that steps of a stage take, on copies and dummy images, after one to warm up."""
+    """The least of the seconds that steps of a stage take, on copies and dummy images, after one to warm up.
+
+    `evaluating`: of its measurements, instead.
+    """
     # One copy of everything: terms hold modules of the plan, and must hold the copies.
     student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[which], dict(plan.modules)))
     terms = {name: term for name, (_, term) in stage.loss.items()}
@@ -132,7 +136,7 @@ def time_step(
         teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *image_shape), execution.precision == "bf16")
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
     for name, module in named.items():
-        module.requires_grad_(name in stage.trains).train(name in stage.trains)
+        module.requires_grad_(name in stage.trains).train(name in stage.trains and not evaluating)
     step = Step(stage, student, teacher, execution)
     gradients = gradients_of(step)
     trained = [p for name in stage.trains for p in named[name].parameters()]
@@ -141,10 +145,13 @@ def time_step(
     timed = []
     for _ in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        losses = gradients(batch)
-        optimizer.step()
-        losses.total.item()
+        if evaluating:
+            sum(step.measure(batch).values(), torch.zeros(())).item()
+        else:
+            optimizer.zero_grad(set_to_none=True)
+            losses = gradients(batch)
+            optimizer.step()
+            losses.total.item()
         timed.append(time.perf_counter() - began)
     return min(timed[1:])
 

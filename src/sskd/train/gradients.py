@@ -1,13 +1,12 @@
 """How the gradients of a batch come about: in one pass, or a few images at a time where they do not fit in memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor
 
 from sskd.methods.plan import Outputs
+from sskd.train.recompute import frozen_statistics
 from sskd.train.step import Losses, Step, runner
 from sskd.views.pretext import Batch
 
@@ -74,22 +73,3 @@ class InParts:
 
 def _joined(outputs: list[Outputs]) -> dict[str, Tensor]:
     return {tap: torch.cat([one[tap] for one in outputs]) for tap in outputs[0]}
-
-
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as they would, and remember nothing of it.
-
-    By their momentum: what is overwritten in place could not be differentiated any more.
-    """
-    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats]
-    before = [(norm.momentum, None if (n := norm.num_batches_tracked) is None else n.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            if count is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(count)

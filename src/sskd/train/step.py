@@ -14,6 +14,7 @@ from sskd.methods.plan import Outputs, Stage, Term
 from sskd.models.network import Network
 from sskd.models.taps import Tapped
 from sskd.train.distributed import World
+from sskd.train.recompute import Recomputed
 from sskd.views.pretext import Batch
 
 Precision = Literal["fp32", "bf16", "fp64"]
@@ -30,6 +31,7 @@ class Execution:
     compiled: bool = False
     graphs: bool = False  # compiled, and replayed as CUDA graphs
     micro_batch: int = 0  # images that are run at a time; 0: the whole batch of this process
+    recompute: bool = False  # the student's blocks run again in the backward pass, to keep less in memory
     threads: int = 1
     folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
 
@@ -71,12 +73,14 @@ class Step(nn.Module):
         }
         self.student = Tapped(student, student.taps, read["student"]) if read["student"] else None
         self.teacher = Tapped(teacher, teacher.taps, read["teacher"]) if teacher and read["teacher"] else None
+        again = execution.recompute and self.student is not None
+        self._recomputed = Recomputed(student.backbone) if again else None
 
     def close(self) -> None:
-        """Take the taps off the networks."""
-        for tapped in (self.student, self.teacher):
-            if tapped is not None:
-                tapped.close()
+        """Leave the networks as they were."""
+        for changed in (self.student, self.teacher, self._recomputed):
+            if changed is not None:
+                changed.close()
 
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the stage's terms, each term, and what the terms watch."""
