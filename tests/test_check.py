@@ -30,11 +30,15 @@ def test_a_method_that_fits(
     assert done.code == 0 and not done.err
     found = {row[0]: row[1:] for row in rows(done.out)}
     assert found["stage2"] == ["128 x 4 x 4", "32 x 4 x 4"] and found["pooled"] == ["256", "64"]
-    stage, steps, loss, reads, trained, step, whole = found["crd"]
+    tables = [row[1:] for row in rows(done.out) if row[0] == "crd"]
+    stage, steps, loss, reads, trained = tables[0]
     assert (stage, steps, loss) == ("student", "6 x 3", "1 ce + 0.8 crd")
     assert reads == "student logits, pooled; teacher pooled"
     assert int(trained.replace(",", "")) > 128 * (256 + 64)
-    assert re.fullmatch(r"\d+ ms", step) and re.fullmatch(r"[\d.]+ min", whole)
+    stage, step, rate, decoding, bound, epoch, evaluation, whole = tables[1]
+    assert (stage, decoding, bound) == ("student", "-", "step") and re.fullmatch(r"\d+ ms", step)
+    assert float(rate.replace(",", "")) == pytest.approx(20 / float(step.removesuffix(" ms")) * 1000, rel=0.1)
+    assert all(re.fullmatch(r"[\d.]+ (s|min)", text) for text in (epoch, evaluation, whole))
     assert "crd: two banks of 60 x 128 numbers" in done.out and "50 negatives were asked for" in done.out
     assert re.search(r"Steps of 20 images on cpu, 1 thread, fp32 channels_last.* measuring: [\d,]+ MiB", done.out)
     assert not [*tmp_path.iterdir()], "nothing is written"
@@ -58,7 +62,7 @@ def test_all_methods(sskd: Cli, few: Path, teacher: Path) -> None:
     misfits = set(re.findall(r"DOES NOT FIT (\w+): ", done.out))
     assert misfits == {"fsp", "kdsvd"}
     assert {row[0] for row in rows(done.out)} >= METHODS.keys() - misfits
-    assert "ms" not in done.out
+    assert " ms" not in done.out and "Time here" not in done.out
     refused = sskd("check", *words, "--method", "all", "--options.temperature", "3")
     assert refused.code == 2 and "--options belong to one method" in refused.err
 

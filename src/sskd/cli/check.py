@@ -9,15 +9,17 @@ from sskd.api import distillation
 from sskd.errors import UserError
 from sskd.jobs.check import Checked, StageCost, check_distillation
 from sskd.train.choose import title
+from sskd.train.step import Execution
 
 
-def check(measure: bool = True, **arguments: Any) -> None:
-    """Look at a distillation before any time is spent on it: taps, stages, terms, memory, time, and what does not fit.
+def check(measure: bool = True, price: float | None = None, **arguments: Any) -> None:
+    """A dry run of a distillation: taps, stages, terms and what does not fit; images/s, hours, memory and cost here.
 
     The arguments are those of `sskd distill`; `--method all` tries every method.
 
     Args:
-        measure: make a few steps on dummy images, to state time and memory.
+        measure: decode some images and make a few steps on dummy ones, to state time and memory.
+        price: of an hour on this machine, to state what the run would cost.
         arguments: see `sskd.distill`.
     """
     job = distillation(**arguments)
@@ -38,13 +40,9 @@ def check(measure: bool = True, **arguments: Any) -> None:
     if checked.stages:
         console.print(_stages(checked))
     if checked.execution and checked.stages:
-        count = checked.execution.threads
-        threads = f"{count} thread{'' if count == 1 else 's'}"
-        where = f"{checked.execution.device}, {threads}, {title(checked.execution)}"
-        say(
-            f"Steps of {job.training.batch_size} images on {where}, eager; hours without evaluation and decoding. "
-            f"The most memory held while measuring: {checked.peak_mib:,} MiB."
-        )
+        console.print(_times(checked, price))
+        for text in _conditions(checked, checked.execution):
+            say(text)
     if checked.misfits and job.method != "all":
         raise UserError(checked.misfits[job.method])
     for method, reason in checked.misfits.items():
@@ -66,21 +64,67 @@ def _order(tap: str) -> tuple[int, str]:
 
 
 def _stages(checked: Checked) -> Table:
-    table = Table("method", "stage", "epochs x steps", "loss", "reads", "trains", "a step", "in all", title="Stages")
+    table = Table("method", "stage", "epochs x steps", "loss", "reads", "trains", title="Stages")
     for method, stages in checked.stages.items():
         for stage in stages:
             loss = " + ".join(f"{weight:g} {name}" for name, weight in stage.terms.items())
             reads = "; ".join(f"{side} {', '.join(taps)}" for side, taps in stage.taps.items() if taps)
             name = f"{stage.name} (once for each teacher)" if stage.shared else stage.name
             count = f"{stage.epochs} x {stage.steps:,}"
-            table.add_row(method, name, count, loss, reads, f"{stage.trained:,}", *_time(stage))
+            table.add_row(method, name, count, loss, reads, f"{stage.trained:,}")
     return table
 
 
-def _time(stage: StageCost) -> tuple[str, str]:
-    if stage.seconds is None or stage.hours is None:
-        return "", ""
-    return (
-        f"{1000 * stage.seconds:.0f} ms",
-        f"{stage.hours:.1f} h" if stage.hours >= 1 else f"{60 * stage.hours:.1f} min",
-    )
+def _times(checked: Checked, price: float | None) -> Table:
+    heads = ("method", "stage", "a step", "images/s: step", "decoding", "bound by", "an epoch", "evaluation", "in all")
+    table = Table(*heads, *(["cost"] if price is not None else []), title="Time here")
+    for method, stages in checked.stages.items():
+        for stage in stages:
+            table.add_row(method, stage.name, *_time(stage, price))
+    return table
+
+
+def _time(stage: StageCost, price: float | None) -> list[str]:
+    if stage.step is None or stage.hours is None:
+        return []
+    size = stage.images // stage.steps
+    every = stage.decoding is not None and stage.decoding.when != "once"
+    decoded = f"{stage.decoding.training:,.0f}" if stage.decoding and every else "-"
+    cells = [f"{1000 * stage.step.seconds:,.0f} ms", _rate(size / stage.step.seconds), decoded, stage.hours.bound]
+    cells += [_duration(hours) for hours in (stage.hours.epoch, stage.hours.evaluation, stage.hours.whole)]
+    return cells + ([f"{price * stage.hours.whole:,.2f}"] if price is not None else [])
+
+
+def _rate(images: float) -> str:
+    return f"{images:,.0f}" if images >= 10 else f"{images:.1f}"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
+
+
+def _conditions(checked: Checked, execution: Execution) -> list[str]:
+    """What the times were measured on, and what they leave out."""
+    found = [stage for stages in checked.stages.values() for stage in stages if stage.step]
+    threads = f"{execution.threads} thread{'' if execution.threads == 1 else 's'}"
+    fewest = min(stage.step.sample for stage in found if stage.step)
+    size = min(stage.images // stage.steps for stage in found)
+    sampled = f" (sampled with {fewest} or more of them)" if fewest < size else ""
+    said = [
+        f"Steps of {size} images{sampled} on {execution.device}, {threads}, {title(execution)}, eager. The most "
+        f"memory held while measuring: {checked.peak_mib:,} MiB{', for so many images' if sampled else ''}."
+    ]
+    for one in dict.fromkeys(stage.decoding for stage in found if stage.decoding):
+        crops = f"{one.crops} crop{'' if one.crops == 1 else 's'} of {one.size} pixels of each image"
+        rates = f"{one.training:,.0f} images/s with {crops}, {one.evaluation:,.0f} for evaluation"
+        how = f"{one.workers} workers" if one.when == "workers" else "threads"
+        said.append(f"Decoding: {rates} ({how}).")
+        if one.when == "once":
+            said.append("The photographs fit in memory and are decoded once, which the times leave out.")
+        elif not execution.device.startswith("cuda"):
+            said.append("The step and the decoding share the cores: their times are added up.")
+        else:
+            said.append("Decoding goes on beside the step: the slower of the two counts.")
+    return said

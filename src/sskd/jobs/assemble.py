@@ -151,9 +151,15 @@ _HOW = {
 def _decoded(splits: Splits, crops: Resized, decode: str) -> tuple[Splits, str | None]:
     if not splits.encoded():
         return splits.stored(crops.stored), None
-    if decode == "auto":
-        decode = "once" if fits([splits.full, *splits.evaluation.values()], crops) else "workers"
+    decode = when_decoded(splits, crops, decode)
     return (splits.stored(crops.stored) if decode == "once" else splits), decode
+
+
+def when_decoded(splits: Splits, crops: Crops, decode: str) -> str:
+    """What `--decode auto` means for these images: "once" or by "workers"."""
+    if decode == "auto":
+        return "once" if fits([splits.full, *splits.evaluation.values()], crops) else "workers"
+    return decode
 
 
 def _refuse_stream(method: str, data: str, splits: Splits, plan: Plan) -> None:

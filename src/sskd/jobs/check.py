@@ -1,11 +1,13 @@
 """What a distillation would be, before any time is spent on it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from sskd.errors import UserError
 from sskd.jobs.assemble import Prepared, planned, prepare
+from sskd.jobs.cost import Decoding, Hours, Stepping, decoding, hours, stepping
 from sskd.jobs.job import Job
 from sskd.jobs.teachers import pick_device
 from sskd.memory import peak_memory
@@ -23,17 +25,15 @@ class StageCost:
 
     name: str
     epochs: int
-    steps: int  # in an epoch
+    images: int  # of an epoch
+    steps: int
     trained: int  # parameters
     terms: dict[str, float]  # weights
     taps: dict[str, tuple[str, ...]]  # read of each side
-    seconds: float | None  # a step; None where it was not measured
     shared: bool
-
-    @property
-    def hours(self) -> float | None:
-        """The whole stage, without evaluation."""
-        return None if self.seconds is None else self.seconds * self.steps * self.epochs / 3600
+    step: Stepping | None = None  # None where it was not measured, as the others
+    decoding: Decoding | None = None  # or where there is none
+    hours: Hours | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def check_distillation(job: Job, measure: bool) -> Checked:
         except UserError as error:
             misfits[name] = str(error)
     execution = _execution(job) if measure else None
-    stages = {name: _stages(job, parts, plan, execution) for name, plan in plans.items()}
+    decoded = _decodings(job, parts, plans, execution) if execution else {}
+    stages = {name: _stages(job, parts, plan, execution, decoded) for name, plan in plans.items()}
     peak = peak_memory(execution.device) if execution else 0
     return Checked(parts, plans, misfits, stages, execution, peak)
 
@@ -78,10 +79,28 @@ def _execution(job: Job) -> Execution:
     training, device = job.training, pick_device(job.training.device)
     usual: Precision = "bf16" if device.startswith("cuda") else "fp32"
     precision = usual if training.precision == "auto" else training.precision
-    return Execution(device, precision, training.channels_last is not False, threads=torch.get_num_threads())
+    return Execution(
+        device,
+        precision,
+        training.channels_last is not False,
+        micro_batch=training.micro_batch,
+        recompute=training.recompute,
+        threads=torch.get_num_threads(),
+    )
 
 
-def _stages(job: Job, parts: Prepared, plan: Plan, execution: Execution | None) -> list[StageCost]:
+def _crops(plan: Plan) -> int:
+    return plan.views.views if plan.views.own_crop else 1
+
+
+def _decodings(job: Job, parts: Prepared, plans: dict[str, Plan], execution: Execution) -> dict[int, Decoding | None]:
+    """By the number of crops of an image, as the methods want them."""
+    return {crops: decoding(job, parts, crops, execution.device) for crops in {*map(_crops, plans.values())}}
+
+
+def _stages(
+    job: Job, parts: Prepared, plan: Plan, execution: Execution | None, decoded: Mapping[int, Decoding | None]
+) -> list[StageCost]:
     found, size = list[StageCost](), min(job.training.batch_size, len(parts.splits.train))
     for i, stage in enumerate(plan.stages):
         named = {"student": parts.student, **plan.modules, **{name: term for name, (_, term) in stage.loss.items()}}
@@ -90,20 +109,36 @@ def _stages(job: Job, parts: Prepared, plan: Plan, execution: Execution | None) 
             side: tuple(dict.fromkeys(tap for _, term in stage.loss.values() for tap in getattr(term, f"{side}_taps")))
             for side in ("student", "teacher")
         }
-        seconds = None
-        if execution is not None:
-            shape = parts.pair.data.image_shape
-            seconds = time_step(execution, parts.student, parts.teacher, plan, size, shape, repeats=2, which=i)
-        found.append(
-            StageCost(
-                stage.name,
-                stage.epochs,
-                images // size,
-                sum(p.numel() for name in stage.trains for p in named[name].parameters()),
-                {name: weight for name, (weight, _) in stage.loss.items()},
-                taps,
-                seconds,
-                stage.shared,
-            )
+        cost = StageCost(
+            stage.name,
+            stage.epochs,
+            images // size * size,
+            images // size,
+            sum(p.numel() for name in stage.trains for p in named[name].parameters()),
+            {name: weight for name, (weight, _) in stage.loss.items()},
+            taps,
+            stage.shared,
         )
+        found.append(_measured(cost, job, parts, plan, i, execution, decoded[_crops(plan)]) if execution else cost)
     return found
+
+
+def _measured(
+    cost: StageCost,
+    job: Job,
+    parts: Prepared,
+    plan: Plan,
+    which: int,
+    execution: Execution,
+    decoded: Decoding | None,
+) -> StageCost:
+    size, images = min(job.training.batch_size, len(parts.splits.train)), parts.pair.data.image_shape
+
+    def seconds(count: int, evaluating: bool) -> float:
+        given = (execution, parts.student, parts.teacher, plan, count, images)
+        return time_step(*given, repeats=1, which=which, evaluating=evaluating)
+
+    step, evaluated = stepping(seconds, size), sum(len(one) for one in parts.splits.evaluation.values())
+    training = job.training
+    length = (cost.images, size, evaluated, cost.epochs, training.evaluate_every)
+    return replace(cost, step=step, decoding=decoded, hours=hours(step, decoded, *length, execution.device))
