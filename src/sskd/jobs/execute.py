@@ -46,7 +46,7 @@ def execute(job: Job, display: Display) -> Record:
     device = local_device(pick_device(training.device))
     world = join(device, training.batch_size, training.relations, training.batch_norm)
     try:
-        with losses_explained(world):
+        with losses_explained(world.size):
             return _execute(job, device, world, display)
     finally:
         leave()

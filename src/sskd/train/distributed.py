@@ -20,6 +20,7 @@ from torch.distributed import _functional_collectives as collectives
 from sskd.data.feed import Share
 from sskd.errors import UserError
 from sskd.methods.plan import Outputs, Term
+from sskd.train.meeting import fresh, torchruns_store
 from sskd.train.meters import Meter
 from sskd.views.pretext import Batch
 
@@ -160,7 +161,7 @@ def join(device: str, batch_size: int, relations: Relations, batch_norm: Norms) 
     """Meet the other processes that torchrun has started; alone where it has started none.
 
     Raises:
-        UserError: the batch cannot be split evenly.
+        UserError: the batch cannot be split evenly; another process was lost before all had met.
     """
     share = launched()
     if share.size == 1:
@@ -174,7 +175,10 @@ def join(device: str, batch_size: int, relations: Relations, batch_norm: Norms) 
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        with losses_explained(share.size):
+            store = fresh(torchruns_store(share), share)
+            dist.init_process_group(backend, store=store, rank=share.rank, world_size=share.size, timeout=PATIENCE)
     return World(share, relations, batch_norm)
 
 
@@ -192,8 +196,8 @@ def refuse_uneven(images: int, batch_size: int, world: World) -> None:
 
 
 @contextmanager
-def losses_explained(world: World) -> Iterator[None]:
-    """Say that another process was lost, in place of what its broken connection looks like from here.
+def losses_explained(size: int) -> Iterator[None]:
+    """Say that another of `size` processes was lost, in place of what its broken connection looks like from here.
 
     Raises:
         UserError: one was.
@@ -202,10 +206,10 @@ def losses_explained(world: World) -> Iterator[None]:
         yield
     except RuntimeError as error:  # what gloo raises, and DistError's base
         text = " ".join(str(error).split())
-        if world.size == 1 or not (isinstance(error, dist.DistError) or any(name in text for name in BACKENDS)):
+        if size == 1 or not (isinstance(error, dist.DistError) or any(name in text for name in BACKENDS)):
             raise
         raise UserError(
-            f"Another of the {world.size} processes of this training was lost; see its own messages. The same command "
+            f"Another of the {size} processes of this training was lost; see its own messages. The same command "
             f"continues from the last checkpoint, with as many processes or another number ({text[:120]})."
         ) from error
 
