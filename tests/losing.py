@@ -1,0 +1,45 @@
+"""The command line as torchrun starts it, but that the second process is lost in the middle of an epoch. For tests.
+
+At first it is killed; when it was started again, its connections break.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sskd.cli.main import main
+from sskd.train.distributed import World
+
+STEPS = {0: 8, 1: 5}  # at which of its training steps, by attempt: 3 are the head's, 3 make an epoch
+
+
+def lose() -> None:
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    for open_file in list(Path("/dev/fd").iterdir()):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(open_file.name))) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+    time.sleep(600)  # torchrun ends it
+
+
+def counted(steps: int) -> None:
+    plain = World.average_gradients
+    left = iter(range(steps - 1))
+
+    def average(world: World, parameters: Any) -> None:
+        if next(left, None) is None:
+            lose()
+        plain(world, parameters)
+
+    World.average_gradients = average  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    if os.environ["RANK"] == "1":
+        counted(STEPS[int(os.environ["TORCHELASTIC_RESTART_COUNT"])])
+    sys.exit(main())
