@@ -36,7 +36,7 @@ def counted(steps: int) -> None:
             lose()
         plain(world, parameters)
 
-    World.average_gradients = average  # type: ignore[method-assign]
+    World.average_gradients = average  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

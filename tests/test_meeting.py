@@ -6,7 +6,8 @@ from datetime import timedelta
 from time import sleep
 
 import pytest
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import Store
 
 from sskd.data.feed import Share
 from sskd.errors import UserError

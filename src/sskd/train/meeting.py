@@ -10,7 +10,7 @@ import time
 from datetime import timedelta
 from uuid import uuid4
 
-from torch.distributed import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from sskd.data.feed import Share
