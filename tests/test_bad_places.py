@@ -221,7 +221,7 @@ def test_memory_that_runs_out(distil: Cli, tmp_path: Path, monkeypatch: pytest.M
     """The run goes on with fewer images at a time, and says so."""
     with monkeypatch.context() as patch:
         limited_to(9, patch)
-        patch.setattr("sskd.train.loop.StageRun._evaluate", lambda *_: {"top1": 0.0, "top5": 0.0})
+        patch.setattr("sskd.train.loop.evaluated", lambda *_: {"test": {"top1": 0.0, "top5": 0.0}})
         done = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1")
     assert done.code == 0, done
     assert "Memory ran out with 20 images at a time, 1 views each. From here on 5 are run at a time" in done.out

@@ -160,7 +160,7 @@ def distil(name: str, side: int) -> None:
     optimizer = build_optimizer(parameters, plan.stages[-1].optim)
     before = [p.detach().clone() for p in student.parameters()]
     for cut, generator in feed.epoch(2, 4, (0,)):
-        losses = step(run._batch(cut, generator, 0))
+        losses = step(run.batch(cut, generator, 0))
         assert losses.total.isfinite() and losses.total > 0
         optimizer.zero_grad()
         losses.total.backward()

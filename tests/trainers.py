@@ -133,7 +133,7 @@ def steps_of(trainer: Trainer) -> Iterator[tuple[StageRun, Step, list[nn.Paramet
 def batch_at(run: StageRun, i: int) -> Batch:
     """The i-th batch. To be made when its turn has come: what a term draws may depend on the steps before."""
     cut, generator = next(iter(run.feed.epoch(SIZE, run.trainer.plan.views.views, (i,))))
-    return run._batch(cut, generator, i)
+    return run.batch(cut, generator, i)
 
 
 def states(run: StageRun) -> dict[str, dict[str, Tensor]]:

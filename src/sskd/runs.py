@@ -133,11 +133,14 @@ class Run:
             ) from error
 
 
+_NO_RECIPE = ("training", "borrowed", "relates", "needs_index")  # how a term is run, not what it computes
+
+
 def _plain(term: Term) -> Config:
     """A term's numbers and names: what its description as a module leaves out."""
     kinds = (bool, int, float, str, tuple, list)
     found = {key: value for key, value in vars(term).items() if isinstance(value, kinds) and not key.startswith("_")}
-    return {key: str(value) for key, value in found.items() if key not in ("training", "borrowed")}
+    return {key: str(value) for key, value in found.items() if key not in _NO_RECIPE}
 
 
 def flat(config: Config, prefix: str = "") -> Config:

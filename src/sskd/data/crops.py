@@ -123,7 +123,7 @@ class Resized:
         flipped = share.of(torch.rand(size * share.size, generator=generator) < self.flip)
         boxes = share.of(self.boxes(height, width, size * share.size * count, generator).float())
         boxes = sent(boxes, device)
-        grid = _grid(boxes, height, width, self.size)
+        grid = box_grid(boxes, height, width, self.size)
         images = _flip(pixels, flipped).float().repeat_interleave(count, 0)
         cut = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return cut.round().to(torch.uint8).view(size, count, channels, self.size, self.size)
@@ -151,9 +151,9 @@ def _flip(pixels: UInt8[Tensor, "B C H W"], flipped: Tensor) -> UInt8[Tensor, "B
     return torch.where(sent(flipped, pixels.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
 
 
-def _grid(boxes: Float[Tensor, "N 4"], height: int, width: int, size: int) -> Float[Tensor, "N size size 2"]:
+def box_grid(boxes: Float[Tensor, "N 4"], height: int, width: int, size: int) -> Float[Tensor, "N size size 2"]:
     """Where in its image, from -1 to 1, each pixel of a crop lies."""
-    centre = (torch.arange(size, device=boxes.device) + 0.5) / size
+    centre = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) + 0.5) / size
     left, top, right, bottom = boxes.T[:, :, None]
     x = (left + (right - left) * centre) * (2 / width) - 1  # N size
     y = (top + (bottom - top) * centre) * (2 / height) - 1

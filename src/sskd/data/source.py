@@ -55,6 +55,8 @@ class DataInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_shape: tuple[int, int, int]  # channels, height, width
+    teacher_size: int = 0  # images that stages shared by students train on; 0: these
+    numbers: Int64[Tensor, "N"] | None = None  # positions of these among those; None: the same images
 
     @property
     def classes(self) -> int:
@@ -62,7 +64,13 @@ class DataInfo:
         return len(self.class_names)
 
 
-def info(source: Source, train: ImageSet, image_shape: tuple[int, int, int]) -> DataInfo:
+def info(
+    source: Source,
+    train: ImageSet,
+    image_shape: tuple[int, int, int],
+    teacher_size: int = 0,
+    numbers: Int64[Tensor, "N"] | None = None,
+) -> DataInfo:
     """The facts about `train`, a part of `source`, whose images the networks see in this shape."""
     return DataInfo(
         source.name,
@@ -72,4 +80,6 @@ def info(source: Source, train: ImageSet, image_shape: tuple[int, int, int]) -> 
         source.mean,
         source.std,
         image_shape,
+        teacher_size,
+        numbers,
     )

@@ -102,7 +102,9 @@ def prepare(job: Job) -> Prepared:
     if job.teacher:
         named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")
         teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
-    pair = pair_of(student, teacher, info(source, splits.train, shape))
+    apart = splits.share is not None and job.teacher_data == "full"
+    among = (len(splits.full), splits.share) if apart else ()
+    pair = pair_of(student, teacher, info(source, splits.train, shape, *among))
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     return Prepared(source, splits, crops, student, teacher, pair, optim, (*source.notes, *splits.notes, *said))
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sskd.data.feed import Cut, Feed
+from sskd.data.feed import ALONE, Cut, Feed, Share
 from sskd.errors import UserError
 from sskd.memory import all_sent, peak_memory, sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
-from sskd.seeds import generator_at, mix
+from sskd.seeds import mix
 from sskd.train.distributed import World
+from sskd.train.evaluate import evaluated
 from sskd.train.gradients import Gradients, gradients_of
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
@@ -109,7 +110,7 @@ class StageRun:
         self.feed = trainer.data.teacher if stage.shared else trainer.data.train
         # What is shared must not depend on which student asks for it first.
         self.seed = 0 if stage.shared else trainer.schedule.seed
-        self._device = torch.device(trainer.execution.device)
+        self.device = torch.device(trainer.execution.device)
 
     def run(self, state: dict[str, Any] | None) -> None:
         """Train from `state`, or from the cache or the start where there is none."""
@@ -154,7 +155,7 @@ class StageRun:
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
                 self.trainer.world.average_statistics(self.modules)
-                record |= {name: self._evaluate(step, feed) for name, feed in self.trainer.data.evaluation.items()}
+                record |= evaluated(self, step)
                 record["evaluation_seconds"] = round(time.perf_counter() - began, 3)
                 self._remember(record)
                 self.trainer.keeper.log(record)
@@ -184,7 +185,7 @@ class StageRun:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(mix(*address, i, "dropout"))
-            batch = self._batch(cut, generator, epoch)
+            batch = self.batch(cut, generator, epoch)
             optimizer.zero_grad(set_to_none=True)
             losses = gradients(batch)
             world.average_gradients(p for group in optimizer.param_groups for p in group["params"])
@@ -200,9 +201,9 @@ class StageRun:
                 if world.agreed(looked - saved > schedule.checkpoint_every) and part.steps < steps:
                     saved = looked
                     world.average_statistics(self.modules)
-                    part.meter = world.collected(part.meter, self._device)
+                    part.meter = world.collected(part.meter, self.device)
                     self.trainer.keeper.save(self._state(epoch, part, optimizer))
-        part.meter = world.collected(part.meter, self._device)
+        part.meter = world.collected(part.meter, self.device)
         part.meter.check(self.stage.name)
         means, seconds = part.meter.read(), before + time.perf_counter() - began
         losses_read = {name: means.pop(name) for name in ("total", *self.stage.loss) if name in means}
@@ -219,40 +220,23 @@ class StageRun:
             "train": means,
         }
 
-    def _batch(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
+    def batch(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
         """A training batch of crops. What is drawn besides comes from the step's generator."""
-        batch, world = self._viewed(cut, generator, epoch), self.trainer.world
+        batch, world = self.viewed(cut, generator, epoch, self.trainer.world.share), self.trainer.world
         drawn = {
             name: term.draw(generator, cut.whole if world.gathers(term) else cut.index)
             for name, (_, term) in self.stage.loss.items()
         }
         return batch._replace(draws=all_sent(drawn, cut.pixels.device))
 
-    def _viewed(self, cut: Cut, generator: torch.Generator, epoch: int) -> Batch:
+    def viewed(self, cut: Cut, generator: torch.Generator, epoch: int, share: Share = ALONE) -> Batch:
+        """A batch of views, without what terms draw. `share`: of the whole batch's draws, which are these crops'."""
         views = self.trainer.plan.views
         dtype = torch.float64 if self.trainer.execution.precision == "fp64" else torch.float32
         crops = (cut.pixels.float() / 255).to(dtype)
-        images, asked = views.transform(crops.expand(-1, views.views, -1, -1, -1), generator)
+        images, asked = views.transform(crops.expand(-1, views.views, -1, -1, -1), generator, share)
         done = torch.full((), float(epoch), device=images.device)
         return Batch(images, cut.labels, sent(cut.index, images.device), asked, done, {})
-
-    def _evaluate(self, step: Step, feed: Feed) -> dict[str, float]:
-        """Means over a split, in eval mode. Batches as in training: the pretext's question depends on their size."""
-        modes = {part: part.training for module in self.modules.values() for part in module.modules()}
-        for module in self.modules.values():
-            module.eval()
-        meter, generator = Meter(), generator_at("evaluate")
-        # Without a question there is nothing that depends on the batch, and large batches are faster.
-        size = self.trainer.schedule.batch_size
-        for cut in feed.whole(size if self.trainer.plan.views.views > 1 else max(size, feed.comfortable)):
-            meter.update(step.measure(self._viewed(cut, generator, self.stage.epochs)), 0, len(cut.labels))
-        for part, mode in modes.items():
-            part.training = mode
-        meter = self.trainer.world.collected(meter, self._device)
-        meter.check(self.stage.name)
-        means = meter.read()
-        means.pop("logits", None)
-        return means
 
     def _remember(self, record: Record) -> None:
         self.trainer.last = record
@@ -287,7 +271,7 @@ class StageRun:
             target.load_state_dict(values)
         optimizer.load_state_dict(state["optimizer"])
         self.trainer.last, self.trainer.best = state["last"], state["best"]
-        part = Part.restored(state["part"], self._device)
+        part = Part.restored(state["part"], self.device)
         if not self.trainer.world.first:  # the first process has what all had measured
             part.meter = Meter()
         return int(state["epoch"]), part

@@ -1,6 +1,6 @@
 """The one step: networks and terms in, total and terms out. It can be compiled as one graph."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -121,19 +121,38 @@ class Step(nn.Module):
             for name, values in losses.remembered.items():
                 self.terms[name].update(values, whole if self.world.gathers(self.terms[name]) else batch)
 
+    @property
+    def counting(self) -> dict[str, Term]:
+        """The terms that measure something of images whose numbers they know."""
+        return {
+            name: term for name, term in self.terms.items() if term.needs_index and type(term).watch is not Term.watch
+        }
+
     @torch.no_grad()
     def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """What the stage's trained side does on views for evaluation: accuracies, and what the terms watch."""
+        """What the stage's trained side does on views for evaluation: accuracies, and what the terms watch.
+
+        Of such images no term knows the number.
+        """
+        terms = self.terms.keys() - self.counting.keys()
         if self.student is None:
-            return self._watch({}, self.teacher_outputs(batch), batch)
+            return self._watch(terms, {}, self.teacher_outputs(batch), batch)
         student = self.student_outputs(batch)
-        seen = self._watch(student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
+        seen = self._watch(terms, student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
         return seen | {"logits": student["logits"].abs().mean()}  # an accuracy cannot show that they are not finite
 
-    def _watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        return {
-            key: value for term in self.terms.values() for key, value in term.watch(student, teacher, batch).items()
-        }
+    @torch.no_grad()
+    def measure_counting(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """What those terms watch that need the images' numbers, on training images."""
+        if self.student is None:
+            return self._watch(self.counting, {}, self.teacher_outputs(batch), batch)
+        return self._watch(self.counting, self.student_outputs(batch), {}, batch)
+
+    def _watch(
+        self, terms: Container[str], student: Outputs, teacher: Outputs, batch: Batch
+    ) -> dict[str, Float[Tensor, ""]]:
+        watching = (term for name, term in self.terms.items() if name in terms)
+        return {key: value for term in watching for key, value in term.watch(student, teacher, batch).items()}
 
     def student_outputs(self, batch: Batch) -> Outputs:
         """The student's values at the taps that the terms read, [B, V, ...]."""

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sskd.data.feed import ALONE, Share
+
 
 class Rotations:
     """View k is the image's one crop rotated counter-clockwise by k x 90 degrees, k = 0..3."""
@@ -13,7 +15,7 @@ class Rotations:
     own_crop = False
 
     def transform(
-        self, crops: Float[Tensor, "B 4 C S S"], generator: torch.Generator
+        self, crops: Float[Tensor, "B 4 C S S"], generator: torch.Generator, share: Share = ALONE
     ) -> tuple[Float[Tensor, "B 4 C S S"], Int64[Tensor, "B 4"]]:
         """Rotate. Nothing is drawn."""
         return rotated(crops)

@@ -1,0 +1,72 @@
+"""What a stage is measured on, between its epochs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from sskd.memory import all_sent
+from sskd.seeds import generator_at
+from sskd.train.meters import Meter
+from sskd.train.protocols import Record
+from sskd.train.step import Step
+from sskd.views.pretext import Batch
+
+if TYPE_CHECKING:
+    from sskd.train.loop import StageRun
+
+FRESH = 2048  # training images, about, on fresh views of which a head is measured that answers with their numbers
+
+
+def evaluated(run: "StageRun", step: Step) -> Record:
+    """The means over each evaluation split; of terms that know training images by number, over fresh views of those."""
+    found: Record = {name: _means(run, step.measure, _whole(run, name)) for name in run.trainer.data.evaluation}
+    return found | ({"fresh": _means(run, step.measure_counting, _fresh(run, step))} if step.counting else {})
+
+
+def _whole(run: "StageRun", split: str) -> Iterator[Batch]:
+    """All images of a split, in batches as in training: the pretext's question depends on their size."""
+    trainer, share = run.trainer, run.trainer.world.share
+    feed, size = trainer.data.evaluation[split], trainer.schedule.batch_size
+    # Without a question there is nothing that depends on the batch, and large batches are faster.
+    size = size if trainer.plan.views.views > 1 else max(size, feed.comfortable)
+    for i, cut in enumerate(feed.whole(size)):  # of several processes each gets whole batches, in turn
+        yield run.viewed(cut, generator_at("evaluate", i * share.size + share.rank), run.stage.epochs)
+
+
+def _fresh(run: "StageRun", step: Step) -> Iterator[Batch]:
+    """Training images in views that are the same at each evaluation, and that no training saw."""
+    trainer, views = run.trainer, run.trainer.plan.views
+    size, crops = trainer.schedule.batch_size, views.views if views.own_crop else 1
+    count = -(-min(FRESH, run.feed.steps(size) * size) // size)
+    for cut, generator in islice(run.feed.epoch(size, crops, ("fresh",)), count):
+        batch = run.viewed(cut, generator, run.stage.epochs, trainer.world.share)
+        drawn = {name: term.draw(generator, cut.index) for name, term in step.counting.items()}
+        yield batch._replace(draws=all_sent(drawn, run.device))
+
+
+def _means(
+    run: "StageRun", measure: Callable[[Batch], dict[str, Tensor]], batches: Iterable[Batch]
+) -> dict[str, float]:
+    meter = Meter()
+    with _evaluating(run.modules):
+        for batch in batches:
+            meter.update(measure(batch), 0, len(batch.labels))
+    meter = run.trainer.world.collected(meter, run.device)
+    meter.check(run.stage.name)
+    means = meter.read()
+    means.pop("logits", None)
+    return means
+
+
+@contextmanager
+def _evaluating(modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """In eval mode, and afterwards each part as it was."""
+    modes = {part: part.training for module in modules.values() for part in module.modules()}
+    for module in modules.values():
+        module.eval()
+    yield
+    for part, mode in modes.items():
+        part.training = mode
