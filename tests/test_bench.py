@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sskd.bench.local import LocalEngine, killed_by
-from sskd.bench.task import Outcome, Task, differences
+from sskd.bench.task import Outcome, Task, changed
 from tests.benches import BASE, TRAINING, write_recipe
 from tests.conftest import Cli
 from tests.interruption import untimed
@@ -102,13 +102,13 @@ def test_a_changed_recipe_does_not_take_old_results(few: Path, tmp_path: Path, s
     methods = {"kd": {"temperature": 3}, "ce": {}}
     out = tmp_path / "out"
     assert sskd("bench", write_recipe(tmp_path, data=str(few), methods=methods), "--out", out).code == 0
-    changed = {"kd": {"temperature": 5}, "ce": {}}
-    outcome = sskd("bench", write_recipe(tmp_path, data=str(few), methods=changed), "--out", out)
-    assert outcome.code == 2 and "holds a run of other arguments (options.temperature: 3 there, 5 asked)" in outcome.out
+    hotter = {"kd": {"temperature": 5}, "ce": {}}
+    outcome = sskd("bench", write_recipe(tmp_path, data=str(few), methods=hotter), "--out", out)
+    assert outcome.code == 2 and "another config (arguments: options.temperature: 3 there, 5 now)" in outcome.out
     assert "ce-seed0" not in outcome.err
     other = write_recipe(tmp_path, data=str(few), methods=methods, teacher_training={"epochs": 5})
     outcome = sskd("bench", other, "--out", out)
-    assert outcome.code == 2 and "3 of 3 trainings failed" in outcome.err and "epochs: 2 there, 5 asked" in outcome.err
+    assert outcome.code == 2 and "3 of 3 trainings failed" in outcome.err and "epochs: 2 there, 5 now" in outcome.err
     assert "its teacher cifar_resnet8-seed0 failed" in outcome.out
 
 
@@ -151,20 +151,19 @@ def test_a_worker_that_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.Mo
     assert "SIGTERM" in killed_by(15) and Outcome(tasks[0], True).message == ""
 
 
-def test_differences_are_those_that_count(tmp_path: Path) -> None:
+def test_changes_are_those_that_count(tmp_path: Path) -> None:
+    """Also those by which an argument is no longer given."""
     kept = {
         "network": "cifar_resnet8",
         "data": "digits",
+        "method": "ce",
         "training": {"epochs": 3, "threads": 2, "optim": {"lr": 0.1}, "validation": 12.0},
     }
-    task = Task(
-        "t",
-        "teacher",
-        tmp_path,
-        {"model": "cifar_resnet8", "data": "digits", "epochs": 3, "threads": 1, "validation": 12},
-    )
-    assert differences(task) == []  # not begun
+    given = {"model": "cifar_resnet8", "data": "digits", "epochs": 3, "threads": 1, "validation": 12}
+    task = Task("t", "teacher", tmp_path, {**given, "optim": {"lr": 0.1}})
+    assert changed(task) == ""  # not begun
     (tmp_path / "config.json").write_text(json.dumps({"arguments": kept}))
-    assert differences(task) == []
-    other = Task("t", "teacher", tmp_path, {**task.arguments, "epochs": 4, "optim": {"lr": 0.2}})
-    assert differences(other) == ["epochs: 3 there, 4 asked", "optim.lr: 0.1 there, 0.2 asked"]
+    assert changed(task) == ""
+    other = Task("t", "teacher", tmp_path, {**given, "epochs": 4, "optim": {"lr": 0.2}})
+    assert "epochs: 3 there, 4 now; training.optim.lr: 0.1 there, 0.2 now" in changed(other)
+    assert "(arguments: training.optim.lr: 0.1 there, None now)" in changed(Task("t", "teacher", tmp_path, given))

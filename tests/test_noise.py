@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sskd.bench.task import Task, differences
+from sskd.bench.task import Task, changed
 from sskd.data import load_source
 from sskd.data.noise import NoiseKind, noisy_labels
 from sskd.data.source import info
@@ -157,12 +157,13 @@ def test_runs_older_than_an_argument_go_on(tmp_path: Path) -> None:
     """What their config does not say was as it is by default."""
     folder = tmp_path / "old"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"arguments": {"network": "x", "training": {"epochs": 3}}}))
-    now = {"network": "x", "training": {"epochs": 3, "noise": 0.0, "scale": (0.1, 1.0)}}
+    kept = {"network": "x", "data": "digits", "method": "ce", "training": {"epochs": 3}}
+    (folder / "config.json").write_text(json.dumps({"arguments": kept}))
+    now = {**kept, "training": {"epochs": 3, "noise": 0.0, "scale": (0.1, 1.0)}}
     usual = {"training": {"noise": 0.0, "scale": (0.1, 1.0), "epochs": 240}}
     Run(folder).same(now, "arguments", usual=usual)
     with pytest.raises(UserError, match=r"training.noise: 0.0 there, 0.5 now"):
         Run(folder).same({**now, "training": {**now["training"], "noise": 0.5}}, "arguments", usual=usual)  # type: ignore[dict-item]
-    assert differences(Task("t", "teacher", folder, {"model": "x", "epochs": 3, "noise": 0})) == []
-    asked = Task("t", "teacher", folder, {"model": "x", "epochs": 3, "noise": 0.5})
-    assert differences(asked) == ["noise: 0.0 there, 0.5 asked"]
+    given = {"model": "x", "data": "digits", "epochs": 3}
+    assert changed(Task("t", "teacher", folder, {**given, "noise": 0})) == ""
+    assert "noise: 0.0 there, 0.5 now" in changed(Task("t", "teacher", folder, {**given, "noise": 0.5}))

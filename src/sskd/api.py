@@ -29,16 +29,22 @@ else:
 P = ParamSpec("P")
 
 
+def carry_out(job: Job) -> Record:
+    """Train, or continue, what a job describes; without epochs, check and keep the network that it brings.
+
+    Raises:
+        UserError: anything that the caller can put right.
+    """
+    with Display() as display:
+        return execute(job, display) if job.training.epochs else adopt(job, load_source(job.data, job.reading), display)
+
+
 def _carried_out(describe: Callable[P, Job], name: str) -> Callable[P, Record]:
     """The function of this name, which runs the job that `describe` makes of the same arguments."""
 
     @wraps(describe)
     def run(*arguments: P.args, **named: P.kwargs) -> Record:
-        job = describe(*arguments, **named)
-        with Display() as display:
-            if job.training.epochs:
-                return execute(job, display)
-            return adopt(job, load_source(job.data, job.reading), display)
+        return carry_out(describe(*arguments, **named))
 
     run.__name__ = run.__qualname__ = name
     vars(run)["__signature__"] = inspect.signature(describe).replace(return_annotation=Record)

@@ -14,7 +14,7 @@ from sskd.bench.local import LocalEngine
 from sskd.bench.recipe import Recipe, load_recipe, tasks_of
 from sskd.bench.results import read_cell
 from sskd.bench.table import write
-from sskd.bench.task import Outcome, Task, differences
+from sskd.bench.task import Outcome, Task, changed
 from sskd.errors import UserError, unknown
 from sskd.files import alone_in
 
@@ -83,9 +83,8 @@ def _run(plan: Recipe, folder: Path, tasks: Sequence[Task], wanted: Sequence[Tas
     """Run what is not finished; messages of what failed, by task."""
     with Watch(wanted) as watch:
         for task in wanted:
-            if told := differences(task):
-                why = f"{task.folder} holds a run of other arguments ({'; '.join(told)})"
-                watch.ended(Outcome(task, False, f"{why}. Choose another --out, or remove it."))
+            if why := changed(task):
+                watch.ended(Outcome(task, False, why))
             elif task.teacher in watch.failed:
                 watch.ended(Outcome(task, False, f"its teacher {task.teacher} failed: {watch.failed[task.teacher]}"))
         for outcome in engine.run([task for task in wanted if task.name not in watch.failed]):

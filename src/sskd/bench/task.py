@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sskd.api import distill, train_teacher
+from sskd.api import carry_out, distillation, teaching
 from sskd.data.reading import Reading
-from sskd.files import read_json
-from sskd.jobs.job import usual_arguments
+from sskd.errors import UserError
+from sskd.jobs.execute import refuse_changed
+from sskd.jobs.job import Job
 from sskd.methods.plan import Optim
-from sskd.runs import flat
 from sskd.train.protocols import Record
 
 
@@ -53,39 +53,36 @@ class Task:
         return cls(**{**values, "folder": Path(values["folder"])})
 
 
+def job_of(task: Task) -> Job:
+    """The training that a task is.
+
+    Raises:
+        UserError: arguments that cannot be.
+    """
+    arguments = dict(task.arguments)
+    arguments["optim"] = Optim(**arguments.get("optim", {}))
+    arguments["reading"] = Reading(**arguments.get("reading", {}))
+    describe = teaching if task.kind == "teacher" else distillation
+    return describe(out=str(task.folder), **arguments)
+
+
 def perform(task: Task) -> Record:
     """Train, or continue, in this process.
 
     Raises:
         UserError: anything that the user can put right.
     """
-    arguments = dict(task.arguments)
-    arguments["optim"] = Optim(**arguments.get("optim", {}))
-    arguments["reading"] = Reading(**arguments.get("reading", {}))
-    run = train_teacher if task.kind == "teacher" else distill
-    return run(out=str(task.folder), **arguments)
+    return carry_out(job_of(task))
 
 
-def differences(task: Task) -> list[str]:
-    """In what a run that is there differs from what the task asks for; empty where it does not, or is not there."""
-    if not task.begun or not task.arguments:
-        return []
-    kept = read_json(task.folder / "config.json").get("arguments", {})
-    asked = dict(task.arguments)
-    usual = json.loads(json.dumps(usual_arguments()))  # the run may be older than an argument
-    then = {**usual, **usual["training"], **kept, **kept.get("training", {})}
-    then["teacher"] = (kept.get("teacher") or {}).get("place")
-    network = asked.pop("model" if task.kind == "teacher" else "student")
-    asked = flat({**asked, "network": network})
-    found = {name: flat(then).get(name) for name in asked if name not in _ELSEWHERE}
-    return [
-        f"{name}: {found[name]!r} there, {asked[name]!r} asked"
-        for name in found
-        if found[name] != json.loads(json.dumps(asked[name]))  # lists for tuples; 1000 is 1000.0
-    ]
-
-
-_ELSEWHERE = ("cache", "threads", "device", "tensorboard", "workers", "checkpoint_every")  # of no account for a result
+def changed(task: Task) -> str:
+    """Why a run that is there is not the one that the task asks for; empty where it is, or where there is none."""
+    try:
+        if task.begun and task.arguments:
+            refuse_changed(job_of(task))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,7 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
     begun = world.agreed(run.config() if world.first else None)
     if begun is not None:
         if world.first:
-            but = ("training.threads",)  # it goes on with those it began with
-            run.same(_arguments(job), "arguments", but, {**usual_arguments(), "options": options_of(method)})
+            refuse_changed(job)
         if (result := world.agreed(run.result() if world.first else None)) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return dict(result)
@@ -74,6 +73,17 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
         display.note(note)
     with alone_in(job.out) if world.first else nullcontext():
         return _train(job, run, parts, device, world, display)
+
+
+def refuse_changed(job: Job) -> None:
+    """Refuse a job whose run was begun with other arguments.
+
+    Raises:
+        UserError: lists what differs.
+    """
+    usual = {**usual_arguments(), "options": options_of(find_method(job.method))}
+    but = ("training.threads",)  # it goes on with those it began with
+    Run(job.out).same(_arguments(job), "arguments", but, usual)
 
 
 def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
