@@ -1,12 +1,13 @@
 """Values before the stages' last activations, and maps whose channels come last."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from sskd.models.find import find_taps
 from sskd.models.taps import Tap, Tapped, usable
@@ -14,10 +15,12 @@ from sskd.models.taps import Tap, Tapped, usable
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002", "cifar_resnet8"])
+@pytest.mark.parametrize("name", ["resnet10t", "regnetx_002", "cifar_resnet8", "resnet18", "resnet50"])
 def test_stages_are_the_activations_of_what_comes_before(name: str) -> None:
+    """The last two are torchvision's, whose blocks use one activation for all of their layers."""
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=5).eval()
+    make: Any = getattr(torchvision.models, name, None) or partial(timm.create_model, name)
+    model = make(num_classes=5).eval()
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # timm begins with 0 in the last of each block, which hides what is below 0
@@ -45,17 +48,35 @@ def test_activations_work_in_place_again_afterwards() -> None:
     assert all(module.inplace for module in active)
 
 
+class Hidden(nn.Module):
+    """Its only stage ends in an activation that is no module."""
+
+    feature_info = [{"module": "stage", "num_chs": 4, "reduction": 1}]  # noqa: RUF012
+
+    class Stage(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input).relu()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage, self.fc = self.Stage(3, 4, 3), nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.stage(images).mean((2, 3)))
+        return logits
+
+
 @pytest.mark.parametrize(
-    ("model", "reason"),
+    ("model", "stage", "reason"),
     [
-        (torchvision.models.resnet18(num_classes=5), "ends in an activation that is no module of its own"),
-        (torchvision.models.shufflenet_v2_x0_5(num_classes=5), "is not the activation of what goes into"),
+        (Hidden(), "stage1", "ends in an activation that is no module of its own"),
+        (torchvision.models.shufflenet_v2_x0_5(num_classes=5), "stage2", "is not the activation of what goes into"),
     ],
 )
-def test_what_only_looks_like_it_is_left_out(model: nn.Module, reason: str) -> None:
+def test_what_only_looks_like_it_is_left_out(model: nn.Module, stage: str, reason: str) -> None:
     shapes, left_out = usable(model, find_taps(model), IMAGES[:1])
-    assert not any(tap.endswith(".pre") for tap in shapes) and "stage2" in shapes
-    assert reason in left_out["stage2.pre"]
+    assert not any(tap.endswith(".pre") for tap in shapes) and stage in shapes
+    assert reason in left_out[f"{stage}.pre"]
 
 
 def test_stages_without_activation_count_as_they_are() -> None:

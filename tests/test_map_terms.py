@@ -11,6 +11,7 @@ from sskd.methods import METHODS
 from sskd.methods.ab import Boundaries
 from sskd.methods.fitnet import Hint
 from sskd.methods.ft import Factors, Reconstruction
+from sskd.methods.kdsvd import candidates, nearest
 from sskd.methods.plan import Optim, Pair, Plan, Term
 from sskd.methods.vid import Variational
 from tests.oracles import ab, at, fitnet, fsp, ft, irg, kdsvd, nst, sp, vid
@@ -105,6 +106,20 @@ def test_dead_maps_have_finite_gradients(method: str) -> None:
     loss = term(student, teacher, batch_of(B, 1))
     grads = torch.autograd.grad(loss, inputs, allow_unused=True)
     assert loss.isfinite() and all(grad.isfinite().all() for grad in grads if grad is not None)
+
+
+@pytest.mark.parametrize("positions", [6, 9])
+def test_kdsvd_chooses_among_four_directions(positions: int) -> None:
+    """Of a map whose directions are the channels themselves, in this order."""
+    maps = torch.zeros(1, 7, positions, 1, dtype=torch.float64)
+    for i in range(6):
+        maps[0, i, i] = 6.0 - i
+    axes = torch.eye(7, dtype=torch.float64)
+    found = candidates(maps)
+    torch.testing.assert_close(found[0].abs(), axes[[3, 2, 1, 0]])
+    for i in range(6):
+        taken = nearest(found, (0.5 * axes[0] - axes[i])[None])[0]  # the fifth and sixth are not there to be taken
+        torch.testing.assert_close(taken, -axes[i] if 0 < i < 4 else taken[0].sign() * axes[0])
 
 
 def test_vid() -> None:

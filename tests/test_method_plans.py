@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from sskd.errors import UserError
+from sskd.jobs import assemble
 from sskd.methods import METHODS
 from sskd.methods.crd import Banked, Queue
 from sskd.methods.options import options_of
 from sskd.methods.plan import Optim, Pair, Plan, Side
+from sskd.models.network import create_network
+from sskd.models.normalisation import Normalisation
 from tests.trainers import CLASSES, info
 
 MAPS: dict[str, tuple[int, ...]] = {
@@ -112,6 +115,21 @@ def test_options_of_stages() -> None:
     assert [*student.loss] == ["ce"]
     wide = plan_of("ab", pair_of(SHAPES, WIDE)).stages[0]
     assert wide.trains == ("student", "ab"), "connectors are trained where channels differ"
+
+
+def test_ab_says_which_stages_have_no_activation() -> None:
+    linear = {"student": ("stage1.pre", "stage3.pre"), "teacher": ("stage2.pre",)}
+    assert plan_of("ab").notes == ()
+    assert plan_of("ab", pair_of(linear=linear), stages=("stage1", "stage3:stage2")).notes == (
+        "ab: stage1, stage3 of the student and stage2 of the teacher end without an activation; their values are "
+        "compared as they are.",
+    )
+    shape, plain = (3, 32, 32), Normalisation((0.5,) * 3, (0.2,) * 3, "test")
+    mobile, resnet = (
+        create_network(name, tuple("abcd"), shape, plain) for name in ("cifar_mobilenet_v2", "cifar_resnet8")
+    )
+    found = assemble.pair_of(mobile, resnet, replace(info(), image_shape=shape)).linear
+    assert found == {"student": tuple(f"stage{i}.pre" for i in range(1, 5)), "teacher": ()}
 
 
 def test_crd_sizes_its_banks() -> None:

@@ -186,7 +186,14 @@ def pair_of(student: Network, teacher: Network | None, data: DataInfo) -> Pair:
     def tail(side: str, tap: str, outputs: int) -> nn.Module:
         return networks[side].tail(tap, outputs)
 
-    return Pair(shapes["student"], shapes.get("teacher"), data, left_out, tail)
+    linear = {side: _linear(network) for side, network in networks.items()}
+    return Pair(shapes["student"], shapes.get("teacher"), data, left_out, tail, linear)
+
+
+def _linear(network: Network) -> tuple[str, ...]:
+    """The stages' `.pre` that are read where the stage itself is."""
+    stages = {name: f"{name}.pre" for name in network.taps}
+    return tuple(pre for name, pre in stages.items() if network.taps.get(pre) == network.taps[name])
 
 
 def _usual_rate(student: Network, job: Job) -> float:

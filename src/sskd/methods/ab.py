@@ -47,8 +47,8 @@ def plan(
 ) -> Plan:
     """`init_epochs` on the boundaries alone, at one rate (`init_lr`, else the student's); then labels (and KD) alone.
 
-    The published networks' values before the activations are those of `stageK.pre`; MobileNetV2's stages end without
-    an activation, and count as they are.
+    Reads `stageK.pre`. A stage that ends without an activation, such as MobileNetV2's, counts as it is, and the plan's
+    notes name it.
 
     Raises:
         UserError: no teacher; stages that cannot be compared, or whose activations cannot be found.
@@ -59,4 +59,14 @@ def plan(
     shapes = [(need_map(pair, "ab", "student", s), need_map(pair, "ab", "teacher", t)) for s, t in aligned]
     term = Boundaries(aligned, [nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes], margin)
     init = initialisation({"ab": (weight, term)}, init_epochs, init_lr, optim)
-    return Plan((init, student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)), Plain())
+    student = student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)
+    return Plan((init, student), Plain(), notes=_notes(pair, aligned))
+
+
+def _notes(pair: Pair, aligned: Aligned) -> tuple[str, ...]:
+    """Which of the stages that are compared end without an activation."""
+    found = dict[str, list[str]]()
+    for side, taps in zip(("student", "teacher"), zip(*aligned, strict=True), strict=True):
+        found[side] = [tap.removesuffix(".pre") for tap in taps if tap in pair.linear.get(side, ())]
+    named = " and ".join(f"{', '.join(stages)} of the {side}" for side, stages in found.items() if stages)
+    return (f"ab: {named} end without an activation; their values are compared as they are.",) if named else ()

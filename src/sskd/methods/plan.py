@@ -29,8 +29,9 @@ def _no_tail(side: Side, tap: str, outputs: int) -> nn.Module:
 class Pair:
     """All that a method may know when it is built. `teacher` is None where a run has none.
 
-    `left_out` says for each side which taps were found but cannot be read, and why. `tail(side, tap, outputs)` is a
-    freshly initialised copy of what follows a tap, down to a linear layer of so many outputs.
+    `left_out` says for each side which taps were found but cannot be read, and why; `linear`, which `stageK.pre` are
+    the stage itself, because it ends without an activation. `tail(side, tap, outputs)` is a freshly initialised copy
+    of what follows a tap, down to a linear layer of so many outputs.
     """
 
     student: Shapes
@@ -38,6 +39,7 @@ class Pair:
     data: DataInfo
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tail: Callable[[Side, str, int], nn.Module] = _no_tail
+    linear: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Term(nn.Module):

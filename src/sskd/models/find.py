@@ -40,7 +40,14 @@ def find_taps(model: nn.Module) -> dict[str, Tap]:
         stem, stages = _TORCHVISION[type(model).__name__]
         taps = {"stem": Tap(stem), **{f"stage{i}": Tap(name) for i, name in enumerate(stages, 1)}}
         taps = _turned(taps) if type(model).__name__ == "SwinTransformer" else taps
+        taps |= _resnet_activations(model) if type(model).__name__ == "ResNet" else {}
     return _with_activations(model, {**taps, **_last_linear(model)})
+
+
+def _resnet_activations(model: Any) -> dict[str, Tap]:
+    """`stageK.pre` of torchvision's ResNets, whose blocks have one activation for all of their layers."""
+    blocks = {f"stage{i}.pre": f"{name}.{len(getattr(model, name)) - 1}" for i, name in enumerate(_LAYERS, 1)}
+    return {name: Tap(f"{block}.relu", "in", again=True) for name, block in blocks.items()}
 
 
 def _turned(taps: dict[str, Tap]) -> dict[str, Tap]:
@@ -56,7 +63,7 @@ def _with_activations(model: nn.Module, taps: dict[str, Tap]) -> dict[str, Tap]:
     """
     modules, added = dict(model.named_modules()), dict[str, Tap]()
     for name, tap in taps.items():
-        if name.startswith("stage") and tap.module in modules and tap.at == "out":
+        if f"{name}.pre" not in taps and name.startswith("stage") and tap.module in modules and tap.at == "out":
             last = tap.module
             while children := [*modules[last].named_children()]:
                 last = f"{last}.{_final(children)}"

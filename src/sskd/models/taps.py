@@ -20,11 +20,13 @@ class Tap:
     """The output of a submodule, or its first input (`at="in"` of an activation: the values before it).
 
     `channels_last`: the values are [N, H, W, C], as some transformers have them; they are read as [N, C, H, W].
+    `again`: the module is used more than once in a forward pass, and the last time counts.
     """
 
     module: str
     at: Literal["out", "in"] = "out"
     channels_last: bool = False
+    again: bool = False
 
 
 class Tapped(nn.Module):
@@ -179,9 +181,9 @@ def _not_before(
 def _problem(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> str:
     """Why a tap cannot be read; empty where it can."""
     where = f"Tap {name} of {model} ({tap.at}put of {tap.module})"
-    if len(fired) != 1:
+    if len(fired) != 1 and not (tap.again and fired):
         return f"{where} fired {len(fired)} times in one forward pass; it must fire once. Name another module."
-    value, version = fired[0]
+    value, version = fired[-1]
     if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[0] != 1:
         return f"{where} is {_kind(value)}; a tensor with the batch as first dimension is needed."
     if value._version != version:
