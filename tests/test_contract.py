@@ -22,7 +22,7 @@ from sskd.train.loop import Schedule
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Losses
 from sskd.views.pretext import Batch, Plain
-from tests.trainers import Kept, bank, batch_at, build, equal, states, steps_of
+from tests.trainers import ASKING, Kept, bank, batch_at, build, equal, states, steps_of
 
 
 class Reads(UserDict[str, Tensor]):
@@ -107,7 +107,8 @@ def test_nesterov_needs_momentum() -> None:
     assert Optim(nesterov=True).momentum == 0.9
 
 
-every = pytest.mark.parametrize("method", [*METHODS.values(), bank], ids=[*METHODS, "bank"])
+EVERY: dict[str, Callable[..., Plan]] = {**METHODS, **ASKING, "bank": bank}
+every = pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
 
 
 @every

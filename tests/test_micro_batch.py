@@ -14,7 +14,7 @@ from sskd.methods.plan import Plan
 from sskd.train.gradients import gradients_of
 from sskd.train.recompute import frozen_statistics
 from sskd.train.step import Step
-from tests.trainers import SIZE, bank, batch_at, build, steps_of
+from tests.trainers import ASKING, SIZE, bank, batch_at, build, steps_of
 
 
 def gradients(step: Step, parameters: list[nn.Parameter], batch: Any, micro_batch: int) -> tuple[list[Tensor], Any]:
@@ -26,7 +26,10 @@ def gradients(step: Step, parameters: list[nn.Parameter], batch: Any, micro_batc
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters], losses
 
 
-@pytest.mark.parametrize("method", [*METHODS.values(), bank], ids=[*METHODS, "bank"])
+drawn = ASKING["sskd, drawn answers"]
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), bank, drawn], ids=[*METHODS, "bank", "drawn answers"])
 @pytest.mark.parametrize("micro_batch", [1, 4])  # 4: with a ragged rest
 def test_parts_give_the_gradients_of_the_whole(method: Callable[..., Plan], micro_batch: int) -> None:
     """Batch norms in eval: their statistics alone depend on the parts."""

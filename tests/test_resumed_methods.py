@@ -11,7 +11,7 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Plan
 from sskd.train.loop import Schedule
 from tests.test_contract import unclocked
-from tests.trainers import Kept, build, equal
+from tests.trainers import ASKING, Kept, build, equal
 
 SHORT: dict[str, dict[str, Any]] = {
     "fitnet": {"init_epochs": 2},
@@ -25,6 +25,8 @@ METHODS_SHORT: dict[str, Callable[..., Plan]] = {
     **{name: partial(method, **SHORT.get(name, {})) for name, method in METHODS.items()},
     "crd with a queue": partial(METHODS["crd"], queue=8),
     "kd, standardised": partial(METHODS["kd"], standardised=True),
+    "sskd, all transformations": partial(METHODS["sskd"], transformations="all", **SHORT["sskd"]),
+    "sskd, drawn answers": partial(ASKING["sskd, drawn answers"], **SHORT["sskd"]),
 }
 
 
@@ -33,7 +35,7 @@ def test_a_method_goes_on_from_each_checkpoint(name: str, monkeypatch: pytest.Mo
     monkeypatch.setattr("sskd.train.loop.INTERVAL", -1.0)  # look at every step
     method, schedule, whole = METHODS_SHORT[name], Schedule(6, 0, checkpoint_every=0.0), Kept()
     build(method, kept=whole, epochs=2, schedule=schedule).fit()
-    stages = 2 if name in SHORT else 1
+    stages = 2 if name.partition(",")[0] in SHORT else 1
     assert len(whole.saved) == stages * 2 * 2, "in the middle and at the end of two epochs of each stage"
     for state in whole.saved[:-1]:
         rest = Kept(copy.deepcopy(state))

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from sskd.data.batches import Resident
 from sskd.data.source import DataInfo
 from sskd.jobs.assemble import pair_of
+from sskd.methods import METHODS
 from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import create_network
@@ -60,6 +62,17 @@ def bank(pair: Pair, *, epochs: int, optim: Optim) -> Plan:
     """A method of the tests."""
     loss: dict[str, tuple[float, Term]] = {"ce": (1.0, CrossEntropy()), "bank": (0.1, Bank(pair.data.size))}
     return Plan((Stage("train", loss, ("student",), epochs, optim),), Plain())
+
+
+ASKING: dict[str, Callable[..., Plan]] = {
+    "sskd, rotation": partial(METHODS["sskd"], pretext="rotation"),
+    "sskd, jigsaw": partial(METHODS["sskd"], pretext="jigsaw"),
+    "sskd, exemplar": partial(METHODS["sskd"], pretext="exemplar"),
+    "sskd, drawn answers": partial(METHODS["sskd"], pretext="exemplar", answers=2 * SIZE - 3),
+}
+"""SSKD with its other questions."""
+TRANSFORMED = {"sskd, all transformations": partial(METHODS["sskd"], transformations="all")}
+"""SSKD with its other views, of which the step knows nothing."""
 
 
 class Kept:
