@@ -1,7 +1,10 @@
 """The pretexts beside the contrastive one, and the terms that ask them, against slow references."""
 
+import re
 from collections import Counter
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from sskd.data.feed import Share
 from sskd.data.source import DataInfo
 from sskd.errors import UserError
+from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair
 from sskd.methods.sskd import HeadTask, Similarity, plan
 from sskd.views import PRETEXTS
@@ -22,6 +26,7 @@ from sskd.views.pretext import Batch, Pretext
 from sskd.views.rotation import Rotation
 from tests.oracles import pretexts
 from tests.oracles.ce import cross_entropy
+from tests.trainers import Kept, build
 
 N, DIM = 11, 5
 
@@ -196,34 +201,13 @@ def test_refusals(options: dict[str, Any], data: dict[str, Any], message: str) -
         planned(replace(facts(), **data), **options)
 
 
-class Mirrored(Pretext):
-    """A pretext of the tests: is a view mirrored?"""
-
-    name = "mirrored"
-    views = 2
-
-    def transform(
-        self,
-        crops: Tensor,
-        generator: torch.Generator,
-        share: Share = Share(),  # noqa: B008  # frozen
-    ) -> tuple[Tensor, Tensor]:
-        mirrored = share.of(torch.randint(2, (len(crops) * share.size,), generator=generator))
-        second = torch.where(mirrored.bool().view(-1, 1, 1, 1), crops[:, 1].flip(-1), crops[:, 1])
-        return torch.stack([crops[:, 0], second], 1), torch.stack([torch.zeros_like(mirrored), mirrored], 1)
-
-    def head(self, dim: int, data: DataInfo) -> nn.Module:
-        return nn.Linear(dim, 2)
-
-    def logits(self, z: Tensor) -> Tensor:
-        return z[:, 1]
-
-    def target(self, batch: Batch, drawn: Any = None) -> Tensor:
-        return batch.asked[:, 1]
-
-
-def test_a_pretext_of_ones_own() -> None:
-    found = planned(facts(), pretext="tests.test_pretexts:Mirrored")
-    assert type(found.views).__name__ == "Mirrored"
-    (_, task), batch = found.stages[0].loss["head"], batch_of(Rotation(), torch.arange(4))
-    assert task({}, {"pooled": torch.randn(4, 2, DIM)}, batch._replace(asked=batch.asked[:, :2])).isfinite()
+def test_a_pretext_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that the documentation shows: it passes through both stages."""
+    text = (Path(__file__).parent.parent / "docs" / "methods.md").read_text()
+    (code,) = [one for one in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if "Pretext" in one]
+    (tmp_path / "upside.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trainer = build(partial(METHODS["sskd"], pretext="upside:UpsideDown", head_epochs=1), kept=(kept := Kept()))
+    trainer.fit()
+    assert [record["stage"] for record in kept.records] == ["head", "student"]
+    assert all(0 <= record["validation"]["ss_accuracy"] <= 1 for record in kept.records)

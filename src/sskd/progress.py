@@ -88,7 +88,7 @@ class Display:
 def describe(record: Record) -> str:
     """One line for an epoch's record."""
     parts = [f"{record['stage']} epoch {record['epoch']}: loss {record['loss']['total']:.3f}"]
-    for split in ("train", "validation", "test"):
+    for split in ("train", "fresh", "validation", "test"):
         parts += _shares(split, record.get(split, {}))
     return " · ".join([*parts, f"{record['images_per_s']:.0f} images/s"])
 

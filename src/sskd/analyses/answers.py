@@ -32,4 +32,4 @@ def outputs(network: Network, batch: Batch, *taps: str) -> dict[str, Float[Tenso
 @torch.no_grad()
 def answers(pretext: Pretext, head: nn.Module, values: Mapping[str, Tensor]) -> Float[Tensor, "M K"]:
     """A head's logits for the pretext's M questions about a batch."""
-    return pretext.logits(head(values["pooled"]))
+    return pretext.answers(head, values["pooled"], {})

@@ -126,7 +126,7 @@ class Similarity(Asking):
         super().__init__(pretext, teacher_head)
         self.head = head
         self.temperature = temperature
-        self.ratio = ratio
+        self.ratio = ratio if pretext.selective else 1.0
         self.numbers = numbers
 
     def draw(self, generator: torch.Generator, index: Int64[Tensor, "B"]) -> Drawn:

@@ -1,0 +1,57 @@
+"""Whole runs with other pretexts: what their logs say, and which heads they share."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import Cli
+from tests.interruption import SHORT, assert_refused
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_exemplar_with_few_labels(distil: Cli, sskd: Cli, tmp_path: Path) -> None:
+    """The head answers with the numbers of all the teacher's images; it is measured on training images alone."""
+    words = (*SHORT, "--fraction", "0.5", "--options.pretext", "exemplar")
+    done = distil("--out", tmp_path / "a", *words)
+    assert done.code == 0, done
+    assert "exemplar: 60 training images are as many answers" in done.out
+    records = log_of(tmp_path / "a")
+    assert [record["stage"] for record in records] == ["head", "student", "student"]
+    for record in records:
+        assert record["fresh"].keys() == {"ss_accuracy"} and 0 <= record["fresh"]["ss_accuracy"] <= 1
+        assert "ss_accuracy" in record["train"] and "ss_accuracy" not in record["test"]
+    shown = sskd("inspect", tmp_path / "a", "--images", "20", "--points", "0")
+    assert shown.code == 0 and "answer with the numbers of training images (exemplar)" in shown.out, shown
+    # The subset's own numbers: another head, of 30 answers.
+    own = distil("--out", tmp_path / "b", *words, "--teacher_data", "subset")
+    assert own.code == 0 and "exemplar: 30 training images are as many answers" in own.out
+    assert len([*(tmp_path / "cache").glob("head-*.safetensors")]) == 2
+
+
+def test_heads_are_shared_by_equal_questions_alone(distil: Cli, tmp_path: Path) -> None:
+    given: dict[str, tuple[str, ...]] = {
+        "rotation": ("--options.pretext", "rotation"),
+        "jigsaw": ("--options.pretext", "jigsaw"),
+        "zoomed": ("--options.transformations", "crop_resize"),
+        "two": ("--options.transformations", '["crop_resize", "rotation"]'),
+        "turned": ("--options.transformations", '["rotation", "crop_resize"]'),  # the same
+    }
+    reused = {}
+    for name, words in given.items():
+        done = distil("--out", tmp_path / name, "--epochs", "1", "--options.head_epochs", "1", *words)
+        assert done.code == 0, done
+        records = log_of(tmp_path / name)
+        reused[name] = "reused" in records[0]
+        assert 0 <= records[-1]["test"]["ss_accuracy"] <= 1 and "fresh" not in records[-1]
+    assert reused == {name: name == "turned" for name in given}
+
+
+def test_refusals(distil: Cli, tmp_path: Path) -> None:
+    refused = distil("--out", tmp_path / "run", "--options.transformations", "colour_dropping")
+    assert_refused(refused, "would do nothing to images of 1 channel", "rotation, crop_resize, colour_distortion")
+    refused = distil("--out", tmp_path / "run", "--options.pretext", "jigsaw", "--options.transformations", "all")
+    assert_refused(refused, "The pretext jigsaw makes views of its own")
+    assert not (tmp_path / "run").exists()
