@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sskd.bench.grid import tasks_of
 from sskd.bench.live import Watch
-from sskd.bench.recipe import load_recipe, tasks_of
+from sskd.bench.recipe import load_recipe
 from sskd.bench.task import Outcome
 from tests.benches import fake_run, write_recipe
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from sskd.bench.recipe import load_recipe, packaged, tasks_of
+from sskd.bench.grid import tasks_of
+from sskd.bench.labels import Labels
+from sskd.bench.recipe import load_recipe, packaged
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.methods import METHODS
@@ -62,6 +64,33 @@ def test_tasks(tmp_path: Path) -> None:
     assert Task.parsed(cell.text()) == cell
 
 
+def test_cells_of_few_and_wrong_labels(tmp_path: Path) -> None:
+    """A cell's name says what it is, and nothing where that is as usual."""
+    changed: dict[str, Any] = {"methods": {"kd": {}}, "fractions": [0.25, 1], "noises": [0, 0.3, "pair-flip 0.1"]}
+    recipe = load_recipe(str(write_recipe(tmp_path, **changed, same_steps=True, teachers_see="same")))
+    by_name = {task.name: task for task in tasks_of(recipe, Path("out"))}
+    pair = "cifar_resnet8--cifar_resnet8/"
+    assert [name.removeprefix(pair) for name in by_name if pair in name] == [
+        "kd-fraction0.25-same-steps-teacher-same-seed0",
+        "kd-fraction0.25-noise0.3-same-steps-teacher-same-seed0",
+        "kd-fraction0.25-pair-flip0.1-same-steps-teacher-same-seed0",
+        "kd-seed0",
+        "kd-noise0.3-teacher-same-seed0",
+        "kd-pair-flip0.1-teacher-same-seed0",
+    ]
+    cell = by_name[f"{pair}kd-fraction0.25-pair-flip0.1-same-steps-teacher-same-seed0"]
+    assert (cell.arguments["epochs"], cell.arguments["evaluate_every"], cell.arguments["fraction"]) == (8, 4, 0.25)
+    assert (cell.arguments["noise"], cell.arguments["noise_kind"]) == (0.1, "pair-flip")
+    assert (cell.arguments["teacher_data"], cell.arguments["teacher_labels"]) == ("subset", "noisy")
+    assert cell.facts["teacher"] == "cifar_resnet8" and cell.facts["teacher_saw"] == "same"
+    taught = by_name[cell.teacher or ""]
+    assert taught.name == "cifar_resnet8-fraction0.25-pair-flip0.1-same-steps-teacher-same-seed0"
+    assert str(taught.folder) == cell.arguments["teacher"] and taught.arguments["fraction"] == 0.25
+    plain = by_name[f"{pair}kd-seed0"]
+    assert not {"noise", "noise_kind", "per_class", "evaluate_every", "teacher_data"} & plain.arguments.keys()
+    assert Labels.of("4 per class", 0, False, "all").suffix == "-4-per-class"
+
+
 def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, teachers={"cifar_resnet8": "some/run"})
     tasks = tasks_of(load_recipe(str(path)), Path("out"))
@@ -91,6 +120,14 @@ def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
         ({"teacher_training": {"optim": {"momentum": -1}}}, "momentum must not be negative"),
         ({"reading": {"labels": "x"}}, "no reading argument"),
         ({"seeds": [0, "one"]}, "seeds of the bench recipe tiny are numbers; got 'one'"),
+        ({"fractions": [0]}, "above 0 and up to 1, or numbers of each class, such as '4 per class'; got 0"),
+        ({"fractions": ["0 per class"]}, "fractions are shares"),
+        ({"fractions": ["4 per class"], "same_steps": True}, "same_steps is for shares of the images"),
+        ({"noises": [1]}, "noises are shares of wrong labels, from 0 to below 1, symmetric or such as"),
+        ({"noises": ["flip 0.2"]}, "got 'flip 0.2'"),
+        ({"training": {"noise": 0.3}}, r"noise of a bench recipe does not stand in training: say .*noises: \[0.3\]"),
+        ({"teachers_see": "none"}, "teachers_see is all or same"),
+        ({"teachers_see": "same", "noises": [0.1], "teachers": {"cifar_resnet8": "x"}}, "Leave one of the two out"),
         ({"seeds": 3}, "seeds of the bench recipe tiny must be a list"),
     ],
 )
@@ -104,6 +141,7 @@ def test_refused_recipes(changed: dict[str, Any], message: str, tmp_path: Path) 
     [
         {"seeds": [0, 0]},
         {"fractions": [0.5, 0.5]},
+        {"noises": [0.2, 0.2]},
         {"pairs": [BASE["pairs"][0]] * 2},
         {"methods": {"kd a": {"method": "kd"}, "kd-a": {"method": "kd"}}},
     ],

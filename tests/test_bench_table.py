@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_rel
 
+from sskd.bench.grid import tasks_of
 from sskd.bench.published import published
-from sskd.bench.recipe import load_recipe, tasks_of
+from sskd.bench.recipe import load_recipe
 from sskd.bench.results import compare, mean_and_deviation, read_cell, rows_of
 from sskd.bench.table import as_csv, as_json, as_markdown, tabulated, write
 from tests.benches import fake_run, write_recipe

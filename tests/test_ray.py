@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from sskd.bench.grid import tasks_of
 from sskd.bench.ray_engine import RayEngine, _outcome
-from sskd.bench.recipe import load_recipe, tasks_of
+from sskd.bench.recipe import load_recipe
 from sskd.bench.task import Outcome, Task, perform
 from sskd.errors import UserError
 from tests.benches import TRAINING, write_recipe

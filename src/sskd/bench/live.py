@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sskd.bench.labels import Labels
 from sskd.bench.results import progress, read_cell
 from sskd.bench.task import Outcome, Task
 
@@ -94,8 +95,8 @@ def _table(title: str, rows: Mapping[str, Sequence[Task]], shown: Callable[[Task
 
 
 def _column(task: Task) -> str:
-    fraction = task.facts.get("fraction", 1.0)
-    return f"seed {task.facts['seed']}" + ("" if fraction == 1 else f", {fraction:.0%}")
+    short = Labels.read(task.facts).short
+    return f"seed {task.facts['seed']}" + (f", {short}" if short else "")
 
 
 def _accuracy(task: Task) -> float:

@@ -1,16 +1,16 @@
-"""A bench recipe: pairs x methods x seeds x fractions, in YAML, and the tasks that it comes to."""
+"""A bench recipe: pairs x methods x seeds x fractions x noises, in YAML."""
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from sskd.bench.task import Task
+from sskd.bench.labels import Labels, Seen
 from sskd.data.reading import Reading
 from sskd.errors import UserError, unknown
 from sskd.methods.find import find_method
@@ -51,7 +51,11 @@ class Recipe:
         methods: options by label. The label is the method's name, or `method` among the options is.
         seeds: of the students.
         teacher_seed: of the teachers, one for all of a teacher's students.
-        fractions: shares of the training images that students see.
+        fractions: of the training images that students see: shares, or numbers such as "4 per class".
+        noises: shares of wrong labels that students see: symmetric, or such as "pair-flip 0.3".
+        same_steps: with a fraction below 1, as many steps as with all images instead of as many epochs.
+        teachers_see: teachers, and their heads, see all training images with right labels (all), or are trained anew on
+            what the student sees (same).
         training: arguments of every training.
         teacher_training: what teachers have otherwise.
         teachers: weights to use instead of training a teacher, by its network.
@@ -65,7 +69,10 @@ class Recipe:
     about: str = ""
     seeds: tuple[int, ...] = (0,)
     teacher_seed: int = 0
-    fractions: tuple[float, ...] = (1.0,)
+    fractions: tuple[float | str, ...] = (1.0,)
+    noises: tuple[float | str, ...] = (0.0,)
+    same_steps: bool = False
+    teachers_see: Seen = "all"
     training: Mapping[str, Any] = field(default_factory=dict)
     teacher_training: Mapping[str, Any] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +81,12 @@ class Recipe:
     def method_of(self, label: str) -> str:
         """The method that a label stands for."""
         return str(self.methods[label].get("method", label))
+
+    @property
+    def labels(self) -> list[Labels]:
+        """All that students see, in order."""
+        see = self.same_steps, self.teachers_see
+        return [Labels.of(share, noise, *see) for share in self.fractions for noise in self.noises]
 
     def options_of(self, label: str, duo: Duo) -> dict[str, Any]:
         """The method's options for a pair."""
@@ -129,12 +142,12 @@ def _recipe(name: str, values: Mapping[str, Any]) -> Recipe:
         if not isinstance(given.get(key) or {}, dict):
             raise UserError(f"{key} of the bench recipe {name} must be names with values; got {given[key]!r:.80}.")
         given[key] = given.get(key) or {}
-    for key in ("pairs", "seeds", "fractions"):
+    for key in ("pairs", "seeds", "fractions", "noises"):
         if key in given and not isinstance(given[key], list | tuple):
             raise UserError(f"{key} of the bench recipe {name} must be a list; got {given[key]!r:.80}.")
     given["methods"] = {str(label): dict(options or {}) for label, options in given["methods"].items()}
     given["pairs"] = tuple(_duo(one, name) for one in given["pairs"])
-    given |= {key: tuple(given[key]) for key in ("seeds", "fractions") if key in given}
+    given |= {key: tuple(given[key]) for key in ("seeds", "fractions", "noises") if key in given}
     return Recipe(name=name, **given)
 
 
@@ -174,14 +187,27 @@ def _check(recipe: Recipe) -> None:
     for name in recipe.reading:
         if name not in (fields := [one.name for one in dataclasses.fields(Reading)]):
             raise unknown("reading argument of a bench recipe", name, fields)
-    for key, kind in (("seeds", int), ("fractions", int | float)):
-        for value in getattr(recipe, key):
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise UserError(f"{key} of the bench recipe {recipe.name} are numbers; got {value!r}.")
+    for seed in recipe.seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise UserError(f"seeds of the bench recipe {recipe.name} are numbers; got {seed!r}.")
+    if recipe.teachers_see not in get_args(Seen) or not isinstance(recipe.same_steps, bool):
+        see = f"{recipe.teachers_see!r} and {recipe.same_steps!r}"
+        raise UserError(f"teachers_see is all or same, same_steps true or false; the recipe {recipe.name} has {see}.")
+    if any(labels.teacher_saw == "same" for labels in recipe.labels) and recipe.teachers:
+        raise UserError(
+            f"teachers_see same trains a teacher for each share of labels; the recipe {recipe.name} gives weights for "
+            f"{', '.join(recipe.teachers)}. Leave one of the two out."
+        )
 
 
 def _training(values: Mapping[str, Any], key: str) -> None:
     known = {one.name for one in dataclasses.fields(Training)} - {"seed"}
+    for name in ("per_class", "noise", "noise_kind"):
+        if name in values:
+            raise UserError(
+                f"{name} of a bench recipe does not stand in {key}: say fractions: [4 per class], noises: [0.3] or "
+                "noises: [pair-flip 0.3], beside it."
+            )
     for name in values:
         if name not in known:
             raise unknown(f"{key} argument of a bench recipe", name, known)
@@ -193,60 +219,3 @@ def _training(values: Mapping[str, Any], key: str) -> None:
         Training(**{**values, "optim": Optim(**optim)})
     except TypeError as error:
         raise UserError(f"{key} of the bench recipe: {error}.") from error
-
-
-def tasks_of(recipe: Recipe, out: Path) -> list[Task]:
-    """All trainings of a recipe, teachers first.
-
-    Raises:
-        UserError: two that would share a folder.
-    """
-    teachers = {duo.teacher: _teacher(recipe, duo.teacher, out) for duo in recipe.pairs}
-    cells = [
-        _cell(recipe, duo, label, seed, fraction, teachers[duo.teacher], out)
-        for seed in recipe.seeds  # one seed of everything before the next
-        for duo in recipe.pairs
-        for fraction in recipe.fractions
-        for label in recipe.methods
-        if label not in duo.skip
-    ]
-    tasks = [*(task for task in teachers.values() if task.arguments), *cells]
-    _refuse_shared(tasks)
-    return tasks
-
-
-def _refuse_shared(tasks: Sequence[Task]) -> None:
-    seen: dict[Path, Task] = {}
-    for task in tasks:
-        if (first := seen.setdefault(task.folder, task)) is not task:
-            raise UserError(
-                f"Two trainings of the recipe would share the folder {task.folder}: {dict(first.facts)} and "
-                f"{dict(task.facts)}. Give each pair, label, seed and fraction once, and labels that differ in more "
-                "than signs."
-            )
-
-
-def _teacher(recipe: Recipe, network: str, out: Path) -> Task:
-    name = f"{slug(network)}-seed{recipe.teacher_seed}"
-    facts = {"teacher": network, "seed": recipe.teacher_seed}
-    if network in recipe.teachers:
-        return Task(name, "teacher", Path(recipe.teachers[network]), {}, facts=facts)
-    arguments = {**recipe.training, **recipe.teacher_training, "seed": recipe.teacher_seed}
-    arguments |= {"data": recipe.data, "model": network} | ({"reading": recipe.reading} if recipe.reading else {})
-    return Task(name, "teacher", out / "teachers" / name, arguments, facts=facts)
-
-
-def _cell(recipe: Recipe, duo: Duo, label: str, seed: int, fraction: float, teacher: Task, out: Path) -> Task:
-    method = recipe.method_of(label)
-    share = "" if fraction == 1 else f"-fraction{fraction:g}"
-    name = f"{duo.name}/{slug(label)}{share}-seed{seed}"
-    options = recipe.options_of(label, duo)
-    arguments = {**recipe.training, "seed": seed, "data": recipe.data, "student": duo.student, "method": method}
-    arguments |= {"options": options, "fraction": fraction, "cache": str(out / "cache")}
-    arguments |= {"teacher": str(teacher.folder)}
-    taps = {"student_taps": duo.student_taps, "teacher_taps": duo.teacher_taps}
-    arguments |= {key: dict(value) for key, value in taps.items() if value}
-    arguments |= {"reading": recipe.reading} if recipe.reading else {}
-    facts = {"teacher": duo.teacher, "student": duo.student, "label": label, "method": method, "seed": seed}
-    facts |= {"fraction": fraction, "options": options}
-    return Task(name, "student", out / "cells" / name, arguments, teacher.name if teacher.arguments else None, facts)

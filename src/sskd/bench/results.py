@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sskd.bench.labels import Labels
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import read_json
@@ -49,7 +50,7 @@ def read_cell(task: Task) -> Cell:
         result = read_json(task.folder / "result.json") if task.finished else None
     except UserError:
         return Cell(task, "begun")
-    records = _records(task.folder / "log.jsonl")
+    records = read_log(task.folder / "log.jsonl")
     if result is None:
         return Cell(task, "begun", epochs=len(records), config=config)
     own = str(result["last"]["stage"]) if result["last"] else ""
@@ -75,7 +76,7 @@ def read_cell(task: Task) -> Cell:
     )
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log."""
     if not path.exists():
         return []
@@ -91,17 +92,17 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 def progress(task: Task) -> tuple[str, int]:
     """Stage and epoch that a run has last finished."""
-    records = [record for record in _records(task.folder / "log.jsonl") if "epoch" in record]
+    records = [record for record in read_log(task.folder / "log.jsonl") if "epoch" in record]
     return (str(records[-1]["stage"]), int(records[-1]["epoch"])) if records else ("", 0)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a pair, a method under its label, a share of the images; over seeds."""
+    """One line of the table: a pair, a method under its label, what students see; over seeds."""
 
     pair: tuple[str, str]
     label: str
-    fraction: float
+    labels: Labels
     cells: tuple[Cell, ...]
 
     @property
@@ -124,11 +125,11 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float | None, float | N
 
 def rows_of(cells: Sequence[Cell]) -> list[Row]:
     """Cells of students, gathered over seeds; in the order of the recipe."""
-    found: dict[tuple[tuple[str, str], str, float], list[Cell]] = {}
+    found: dict[tuple[tuple[str, str], str, Labels], list[Cell]] = {}
     for cell in cells:
         facts = cell.facts
         if cell.task.kind == "student":
-            key = ((facts["teacher"], facts["student"]), facts["label"], facts["fraction"])
+            key = ((facts["teacher"], facts["student"]), facts["label"], Labels.read(facts))
             found.setdefault(key, []).append(cell)
     return [Row(*key, tuple(group)) for key, group in found.items()]
 

@@ -1,7 +1,7 @@
 """A grid from its recipe to its table."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, Protocol
@@ -9,9 +9,10 @@ from typing import Literal, Protocol
 import torch
 from rich.console import Console
 
+from sskd.bench.grid import tasks_of
 from sskd.bench.live import Watch
 from sskd.bench.local import LocalEngine
-from sskd.bench.recipe import Recipe, load_recipe, tasks_of
+from sskd.bench.recipe import Recipe, load_recipe
 from sskd.bench.results import read_cell
 from sskd.bench.table import write
 from sskd.bench.task import Outcome, Task, changed
@@ -66,21 +67,31 @@ def bench(
     failed: dict[str, str] = {}
     with nullcontext() if only_table else alone_in(folder):  # one may look at a table while others work on it
         if not only_table:
-            failed = _run(plan, folder, tasks, wanted, _engine(plan, folder, engine, jobs, gpus, address))
+            worker = engine_of(plan, folder, engine, jobs, gpus, address)
+            failed = run_tasks(wanted, worker, lambda failed: _write(plan, folder, tasks, failed))
         table = _write(plan, folder, tasks, failed)
     console = Console()
     console.print(table.read_text(), highlight=False, soft_wrap=True, markup=False)
     console.print(f"Kept in {table.parent}: table.md, table.csv, table.json.", highlight=False, soft_wrap=True)
+    refuse_failed(failed, len(wanted), folder)
+
+
+def refuse_failed(failed: Mapping[str, str], count: int, folder: Path) -> None:
+    """Say which of so many trainings failed.
+
+    Raises:
+        UserError: names some of them, if there are any.
+    """
     if failed:
         shown = "; ".join(f"{name}: {message}" for name, message in list(failed.items())[:3])
         raise UserError(
-            f"{len(failed)} of {len(wanted)} trainings failed ({shown}). Their output is in {folder}/logs; the same "
+            f"{len(failed)} of {count} trainings failed ({shown}). Their output is in {folder}/logs; the same "
             "command tries them again and leaves the others as they are."
         )
 
 
-def _run(plan: Recipe, folder: Path, tasks: Sequence[Task], wanted: Sequence[Task], engine: Engine) -> dict[str, str]:
-    """Run what is not finished; messages of what failed, by task."""
+def run_tasks(wanted: Sequence[Task], engine: Engine, write: Callable[[dict[str, str]], object]) -> dict[str, str]:
+    """Run what is not finished; messages of what failed, by task. `write` is told of them after each training."""
     with Watch(wanted) as watch:
         for task in wanted:
             if why := changed(task):
@@ -91,7 +102,7 @@ def _run(plan: Recipe, folder: Path, tasks: Sequence[Task], wanted: Sequence[Tas
             watch.tick()
             if outcome is not None:
                 watch.ended(outcome)
-                _write(plan, folder, tasks, watch.failed)
+                write(watch.failed)
         return watch.failed
 
 
@@ -99,7 +110,14 @@ def _write(plan: Recipe, folder: Path, tasks: Sequence[Task], failed: dict[str, 
     return write(folder, plan, [read_cell(task) for task in tasks], failed)
 
 
-def _engine(plan: Recipe, folder: Path, name: str, jobs: int | None, gpus: float | None, address: str | None) -> Engine:
+def engine_of(
+    plan: Recipe, folder: Path, name: str, jobs: int | None, gpus: float | None, address: str | None
+) -> Engine:
+    """The engine of this name, for a recipe's trainings.
+
+    Raises:
+        UserError: arguments that do not fit it.
+    """
     if jobs is not None and jobs < 1:
         raise UserError(f"jobs must be at least 1; got {jobs}.")
     threads = plan.training.get("threads")

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sskd.bench.labels import Labels
+from sskd.bench.notes import labels_notes
 from sskd.bench.published import CONDITIONS, data_of, published
 from sskd.bench.recipe import KD_LABEL, Recipe
 from sskd.bench.results import Cell, Compared, Row, compare, mean_and_deviation, rows_of
@@ -15,7 +17,8 @@ from sskd.files import make_folder, write_atomic
 
 Values = dict[str, Any]
 _COLUMNS = (
-    "teacher", "student", "fraction", "label", "method", "kd_weight", "n", "of",
+    "teacher", "student", "fraction", "per_class", "noise", "noise_kind", "same_steps", "teacher_saw",
+    "label", "method", "kd_weight", "n", "of",
     "last_mean", "last_deviation", "best_mean", "best_deviation",
     "vs_kd", "vs_kd_p", "vs_best", "vs_best_p", "published",
     "cpu_seconds", "seconds", "stage_seconds", "peak_mib", "failed",
@@ -25,12 +28,12 @@ _COLUMNS = (
 def tabulated(recipe: Recipe, cells: Sequence[Cell], failed: dict[str, str]) -> list[Values]:
     """One dictionary for each row: the teacher of each pair, then its methods. `failed`: messages by task."""
     by_name = {cell.task.name: cell for cell in cells}
-    lines, seen = list[Values](), set[tuple[tuple[str, str], float]]()
+    lines, seen = list[Values](), set[tuple[tuple[str, str], Labels]]()
     rows = rows_of(cells)
     for row in rows:
-        group = [other for other in rows if (other.pair, other.fraction) == (row.pair, row.fraction)]
-        if (row.pair, row.fraction) not in seen:
-            seen.add((row.pair, row.fraction))
+        group = [other for other in rows if (other.pair, other.labels) == (row.pair, row.labels)]
+        if (row.pair, row.labels) not in seen:
+            seen.add((row.pair, row.labels))
             teacher = by_name.get(row.cells[0].task.teacher or "")
             lines += [_teacher(teacher, row)] if teacher else []
         lines.append(_line(row, group, failed))
@@ -49,7 +52,7 @@ def _line(row: Row, group: Sequence[Row], failed: dict[str, str]) -> Values:
     return {
         "teacher": row.pair[0],
         "student": row.pair[1],
-        "fraction": row.fraction,
+        **asdict(row.labels),
         "label": row.label,
         "method": row.cells[0].facts["method"],
         "kd_weight": loss.get("kd", 0.0) if done else None,
@@ -59,7 +62,7 @@ def _line(row: Row, group: Sequence[Row], failed: dict[str, str]) -> Values:
         **{key: one.difference if one else None for key, one in against.items()},
         **{f"{key}_p": one.p if one else None for key, one in against.items()},
         **{f"{key}_mark": one.mark if isinstance(one, Compared) else "" for key, one in against.items()},
-        "published": _published(config, row.pair, row.cells[0].facts["method"]),
+        "published": _published(config, row, row.cells[0].facts["method"]),
         "cpu_seconds": _mean([cell.cpu_seconds for cell in done]),
         "seconds": _mean([cell.seconds for cell in done]),
         "stage_seconds": stages,
@@ -80,13 +83,13 @@ def _teacher(cell: Cell, row: Row) -> Values:
     return dict.fromkeys(_COLUMNS) | {
         "teacher": row.pair[0],
         "student": row.pair[1],
-        "fraction": row.fraction,
+        **asdict(row.labels),
         "label": "teacher",
         "n": int(cell.status == "finished"),
         "of": 1,
         "last_mean": cell.last,
         "best_mean": cell.best,
-        "published": _published(cell.config, row.pair, "teacher"),
+        "published": _published(cell.config, row, "teacher"),
         "cpu_seconds": cell.cpu_seconds or None,
         "seconds": cell.seconds or None,
         "stage_seconds": {},
@@ -95,8 +98,9 @@ def _teacher(cell: Cell, row: Row) -> Values:
     }
 
 
-def _published(config: Any, pair: tuple[str, str], row: str) -> float | None:
-    return published(config.get("data", {}), *pair, row)
+def _published(config: Any, row: Row, method: str) -> float | None:
+    """Those numbers are of all images with right labels."""
+    return published(config.get("data", {}), *row.pair, method) if row.labels == Labels() else None
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -144,14 +148,14 @@ def as_json(recipe: Recipe, lines: Sequence[Values], cells: Sequence[Cell], fail
 
 
 def as_markdown(recipe: Recipe, lines: Sequence[Values], cells: Sequence[Cell]) -> str:
-    """A table for each pair and share of the images, and what to know about the numbers."""
+    """A table for each pair and all that students saw, and what to know about the numbers."""
     parts = [f"# {recipe.name}", *([recipe.about] if recipe.about else [])]
-    groups: dict[tuple[str, str, float], list[Values]] = {}
+    groups: dict[tuple[str, str, Labels], list[Values]] = {}
     for line in lines:
-        groups.setdefault((line["teacher"], line["student"], line["fraction"]), []).append(line)
-    for (teacher, student, fraction), group in groups.items():
-        share = "" if fraction == 1 else f", {fraction:.0%} of the training images"
-        parts += [f"## `{teacher}` -> `{student}`{share}", _markdown(group)]
+        groups.setdefault((line["teacher"], line["student"], Labels.read(line)), []).append(line)
+    for (teacher, student, labels), group in groups.items():
+        said = f", {labels.said}" if labels.said else ""
+        parts += [f"## `{teacher}` -> `{student}`{said}", _markdown(group)]
     return "\n\n".join([*parts, *_footnotes(lines, cells)]) + "\n"
 
 
@@ -195,7 +199,10 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
         return ["No cell has finished yet."]
     config = next((cell.config for cell in done if cell.task.kind == "student"), done[0].config)
     data, environment = config["data"], config["environment"]
-    counts = f"{data['train_images']:,} training, {data.get('validation_images', 0):,} validation"
+    told, images = labels_notes(cells), data["train_images"]
+    if told:  # the headings say how many of all
+        images = data.get("teacher_images", images)
+    counts = f"{images:,} training, {data.get('validation_images', 0):,} validation"
     notes = [
         f"Test top-1 %, mean ± sample deviation over n seeds; {data['name']}, {counts} and "
         f"{data['test_images']:,} test images. One teacher "
@@ -205,6 +212,7 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
         "Differences are in points, paired by seed; * p < 0.05, ** p < 0.01 (two-sided paired t-test, from three seeds "
         "on, not corrected for the number of methods). Fewer seeds: no test, and differences under half a point mean "
         "nothing.",
+        *told,
         f"CPU s: of the student's stage, mean; stages before: of the run that trained them. Peak MiB: of the process. "
         f"{environment.get('processor', '')}, torch {environment.get('torch', '')}.",
     ]

@@ -19,6 +19,8 @@ from sskd.cli.demo import demo
 from sskd.cli.listing import list_data, list_methods, list_models, list_recipes
 from sskd.cli.predict import predict
 from sskd.errors import UserError
+from sskd.studies.data import few_labels, noisy_labels
+from sskd.studies.options import loss_terms, presets, pretexts, transfer_ratio, transformations
 from sskd.train.distributed import launched
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
@@ -33,6 +35,16 @@ COMMANDS: dict[str, Any] = {
     "probe": show_probe,
     "similarity": show_similarity,
     "inspect": show_inspection,
+    "study": {
+        "_help": "Vary one thing on a bench recipe, over methods and seeds: few or wrong labels, or a part of SSKD.",
+        "few-labels": few_labels,
+        "noisy-labels": noisy_labels,
+        "loss-terms": loss_terms,
+        "transfer-ratio": transfer_ratio,
+        "presets": presets,
+        "pretexts": pretexts,
+        "transformations": transformations,
+    },
     "data": {"_help": "Look at a data set before any time is spent on it.", "check": check_data},
     "list": {
         "_help": "List the networks, methods, data sets or bench recipes that the other commands take.",
