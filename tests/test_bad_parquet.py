@@ -8,8 +8,8 @@ import pytest
 
 from sskd.data import load_source
 from sskd.data.pictures import Pictures
-from sskd.data.reading import Reading
 from sskd.errors import UserError
+from sskd.reading import Reading
 from tests.parquet import colours, features, write, write_both
 
 

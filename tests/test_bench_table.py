@@ -38,8 +38,8 @@ def grid(tmp_path: Path) -> tuple[Any, list[Any]]:
 
 
 def test_rows(grid: tuple[Any, list[Any]]) -> None:
-    recipe, cells = grid
-    lines = {line["label"]: line for line in tabulated(recipe, cells, {})}
+    _, cells = grid
+    lines = {line["label"]: line for line in tabulated(cells, {})}
     assert [*lines] == ["teacher", "ce", "kd", "sskd", "at", "sp"]
     sskd, at, sp = lines["sskd"], lines["at"], lines["sp"]
     assert sskd["last_mean"] == pytest.approx(75.5) and sskd["last_deviation"] == pytest.approx(0.5)
@@ -61,7 +61,7 @@ def test_rows(grid: tuple[Any, list[Any]]) -> None:
 def test_markdown_says_what_is_there_and_what_failed(grid: tuple[Any, list[Any]]) -> None:
     recipe, cells = grid
     failed = {cell.task.name: "no | room" for cell in cells if cell.facts.get("label") == "sp"}
-    text = as_markdown(recipe, tabulated(recipe, cells, failed), cells)
+    text = as_markdown(recipe, tabulated(cells, failed), cells)
     rows = {cells_[1].strip(): [one.strip() for one in cells_] for line in text.splitlines()
             if len(cells_ := line.split("|")) > 5}  # fmt: skip
     assert rows["sskd"][2:9] == ["no", "3", "75.50 ± 0.50", "76.50 ± 0.50", "+3.67*", "", "76.04"]
@@ -73,7 +73,7 @@ def test_markdown_says_what_is_there_and_what_failed(grid: tuple[Any, list[Any]]
 
 def test_csv_and_json_hold_the_same(grid: tuple[Any, list[Any]], tmp_path: Path) -> None:
     recipe, cells = grid
-    lines = tabulated(recipe, cells, {})
+    lines = tabulated(cells, {})
     rows = list(csv.DictReader(io.StringIO(as_csv(lines))))
     stored = json.loads(as_json(recipe, lines, cells, {}))
     assert [row["label"] for row in rows] == [row["label"] for row in stored["rows"]]

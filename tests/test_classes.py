@@ -8,8 +8,8 @@ import torch
 
 from sskd.bench.recipe import load_recipe
 from sskd.data import load_source
-from sskd.data.reading import Reading
 from sskd.errors import UserError
+from sskd.reading import Reading
 from tests.conftest import TRAINING, Cli, in_memory
 
 

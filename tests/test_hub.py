@@ -11,13 +11,13 @@ from sskd.data import load_source
 from sskd.data.crops import Resized
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import make_feed
-from sskd.data.reading import Reading
 from sskd.data.streams import Stream
 from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Pair, Plan, Stage
 from sskd.models.build import build
+from sskd.reading import Reading
 from sskd.views.pretext import Plain
 from tests.conftest import TRAINING, Cli
 from tests.photographs import CLASSES, write_photographs

@@ -8,9 +8,9 @@ import pytest
 from sskd.data import load_source
 from sskd.data.known import known
 from sskd.data.pictures import Pictures
-from sskd.data.reading import Reading
 from sskd.data.splits import cut
 from sskd.errors import UserError
+from sskd.reading import Reading
 from tests.photographs import write_photographs, write_unreadable
 
 Trial = Callable[..., list[str]]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from sskd.data import load_source
 from sskd.data.images import channel_statistics
-from sskd.data.reading import Reading
 from sskd.errors import UserError
+from sskd.reading import Reading
 from tests.conftest import in_memory
 from tests.parquet import colours, encode, features, pixels, structs, write, write_both
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sskd.data import load_source
 from sskd.data.check import check, contact_sheet
-from sskd.data.reading import Reading
+from sskd.reading import Reading
 from tests.conftest import TRAINING, Cli, in_memory
 from tests.photographs import CLASSES, write_oddities, write_photographs, write_unreadable
 

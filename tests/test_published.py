@@ -10,8 +10,8 @@ import torch
 
 from sskd.data import published
 from sskd.data.images import Images
-from sskd.data.reading import Reading
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
 

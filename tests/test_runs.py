@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from sskd.data import load_source
 from sskd.data.splits import cut
 from sskd.errors import UserError
+from sskd.files import flat
 from sskd.methods.plan import Optim, Stage, Term
-from sskd.runs import CHECKPOINT, Run, SharedCache, flat
+from sskd.runs import CHECKPOINT, Run, SharedCache
 from tests.conftest import Cli, in_memory
 
 

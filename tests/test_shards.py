@@ -10,8 +10,8 @@ from PIL import Image
 
 from sskd.data import load_source
 from sskd.data.pictures import Pictures
-from sskd.data.reading import Reading
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 COLOURS = ["red", "green", "blue"]
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 from torch import nn
 
 from sskd.data import load_source
-from sskd.data.reading import Reading
 from sskd.errors import UserError
 from sskd.jobs.adopt import adopt, check
 from sskd.jobs.execute import execute
 from sskd.jobs.job import Job
 from sskd.models.load import Brought
 from sskd.progress import Display
+from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.train.protocols import Record
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from sskd.errors import UserError
@@ -98,6 +97,8 @@ def append_line(path: Path, line: str) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint of tensors and plain values."""
+    import torch  # not above: those who only read results do without it
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomic(path, buffer.getvalue())
@@ -109,6 +110,8 @@ def load_checkpoint(path: Path, needed: Collection[str]) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged, or is no such checkpoint.
     """
+    import torch
+
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if missing := [name for name in needed if name not in state]:
@@ -150,3 +153,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}). Restore it, or start anew with another --out.") from error
     return value
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return values

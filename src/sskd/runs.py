@@ -16,6 +16,7 @@ from sskd.errors import UserError
 from sskd.files import (
     append_line,
     explained,
+    flat,
     is_temporary,
     load_checkpoint,
     make_folder,
@@ -141,14 +142,6 @@ def _plain(term: Term) -> Config:
     kinds = (bool, int, float, str, tuple, list)
     found = {key: value for key, value in vars(term).items() if isinstance(value, kinds) and not key.startswith("_")}
     return {key: str(value) for key, value in found.items() if key not in _NO_RECIPE}
-
-
-def flat(config: Config, prefix: str = "") -> Config:
-    """Nested dictionaries as one, with dotted names."""
-    values: Config = {}
-    for name, value in config.items():
-        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return values
 
 
 class SharedCache:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sskd.errors import UserError
-from sskd.methods.plan import Optim
+from sskd.optim import Optim
 
 
 @dataclass(frozen=True)

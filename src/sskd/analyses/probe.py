@@ -16,7 +16,6 @@ from sskd.data import load_source
 from sskd.data.crops import Crops
 from sskd.data.decoded import default_workers
 from sskd.data.prepare import image_shape, make_feed
-from sskd.data.reading import Reading
 from sskd.data.source import ImageSet, Source
 from sskd.data.streams import Stream
 from sskd.data.subsets import validation_split
@@ -27,6 +26,7 @@ from sskd.jobs.job import restored
 from sskd.jobs.teachers import describe, pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
+from sskd.reading import Reading
 from sskd.runs import Run
 from sskd.seeds import generator_at
 

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from sskd.models.zoo import PUBLISHED
+from sskd.models.names import PUBLISHED
 
 CONDITIONS = {
     "cifar100": "240 epochs, batch 64, 50,000 training images, best epoch on the test set, teachers of their own",

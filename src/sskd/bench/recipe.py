@@ -11,15 +11,13 @@ from typing import Any, get_args
 import yaml
 
 from sskd.bench.labels import Labels, Seen
-from sskd.data.reading import Reading
 from sskd.errors import UserError, unknown
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Optim
 from sskd.models.zoo import resolve
+from sskd.reading import Reading
 from sskd.settings import Training
-
-KD_LABEL, ALONE_LABEL = "kd", "ce"
 
 
 @dataclass(frozen=True)

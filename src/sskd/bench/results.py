@@ -12,6 +12,9 @@ from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import read_json
 
+Values = Mapping[str, Any]
+KD_LABEL, ALONE_LABEL = "kd", "ce"
+
 Status = Literal["finished", "begun", "waiting"]
 
 
@@ -50,7 +53,11 @@ def read_cell(task: Task) -> Cell:
         result = read_json(task.folder / "result.json") if task.finished else None
     except UserError:
         return Cell(task, "begun")
-    records = read_log(task.folder / "log.jsonl")
+    return cell_of(task, config, result, read_log(task.folder / "log.jsonl"))
+
+
+def cell_of(task: Task, config: Values, result: Values | None, records: Sequence[Values]) -> Cell:
+    """A cell of what its run directory holds; `result` is None where the run is not finished."""
     if result is None:
         return Cell(task, "begun", epochs=len(records), config=config)
     own = str(result["last"]["stage"]) if result["last"] else ""
@@ -77,7 +84,7 @@ def read_cell(task: Task) -> Cell:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log."""
+    """The whole lines of a log, up to the first that is damaged."""
     if not path.exists():
         return []
     found = []

@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sskd.bench.labels import Labels
 from sskd.bench.notes import labels_notes
 from sskd.bench.published import CONDITIONS, data_of, published
-from sskd.bench.recipe import KD_LABEL, Recipe
-from sskd.bench.results import Cell, Compared, Row, compare, mean_and_deviation, rows_of
+from sskd.bench.results import KD_LABEL, Cell, Compared, Row, compare, mean_and_deviation, rows_of
 from sskd.files import make_folder, write_atomic
+
+if TYPE_CHECKING:
+    from sskd.bench.recipe import Recipe  # torch: a table is made without
 
 Values = dict[str, Any]
 _COLUMNS = (
@@ -25,7 +27,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def tabulated(recipe: Recipe, cells: Sequence[Cell], failed: dict[str, str]) -> list[Values]:
+def tabulated(cells: Sequence[Cell], failed: dict[str, str]) -> list[Values]:
     """One dictionary for each row: the teacher of each pair, then its methods. `failed`: messages by task."""
     by_name = {cell.task.name: cell for cell in cells}
     lines, seen = list[Values](), set[tuple[tuple[str, str], Labels]]()
@@ -107,10 +109,10 @@ def _mean(values: Sequence[float]) -> float | None:
     return mean_and_deviation(values)[0]
 
 
-def write(out: Path, recipe: Recipe, cells: Sequence[Cell], failed: dict[str, str]) -> Path:
+def write(out: Path, recipe: "Recipe", cells: Sequence[Cell], failed: dict[str, str]) -> Path:
     """Write table.md, table.csv and table.json into a folder; returns the first."""
     make_folder(out)
-    lines = tabulated(recipe, cells, failed)
+    lines = tabulated(cells, failed)
     write_atomic(out / "table.json", as_json(recipe, lines, cells, failed).encode())
     write_atomic(out / "table.csv", as_csv(lines).encode())
     write_atomic(out / "table.md", as_markdown(recipe, lines, cells).encode())
@@ -128,7 +130,7 @@ def as_csv(lines: Sequence[Values]) -> str:
     return file.getvalue()
 
 
-def as_json(recipe: Recipe, lines: Sequence[Values], cells: Sequence[Cell], failed: dict[str, str]) -> str:
+def as_json(recipe: "Recipe", lines: Sequence[Values], cells: Sequence[Cell], failed: dict[str, str]) -> str:
     """The recipe, the rows, and every cell with what its run stated about data and machine."""
     runs = [
         {
@@ -147,7 +149,7 @@ def as_json(recipe: Recipe, lines: Sequence[Values], cells: Sequence[Cell], fail
     return json.dumps({"recipe": asdict(recipe), "rows": list(lines), "runs": runs}, indent=1) + "\n"
 
 
-def as_markdown(recipe: Recipe, lines: Sequence[Values], cells: Sequence[Cell]) -> str:
+def as_markdown(recipe: "Recipe", lines: Sequence[Values], cells: Sequence[Cell]) -> str:
     """A table for each pair and all that students saw, and what to know about the numbers."""
     parts = [f"# {recipe.name}", *([recipe.about] if recipe.about else [])]
     groups: dict[tuple[str, str, Labels], list[Values]] = {}

@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from sskd.api import carry_out, distillation, teaching
-from sskd.data.reading import Reading
 from sskd.errors import UserError
-from sskd.jobs.execute import refuse_changed
-from sskd.jobs.job import Job
-from sskd.methods.plan import Optim
-from sskd.train.protocols import Record
+from sskd.optim import Optim
+from sskd.reading import Reading
+
+if TYPE_CHECKING:
+    from sskd.jobs.job import Job
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,14 @@ class Task:
         return cls(**{**values, "folder": Path(values["folder"])})
 
 
-def job_of(task: Task) -> Job:
+def job_of(task: Task) -> "Job":
     """The training that a task is.
 
     Raises:
         UserError: arguments that cannot be.
     """
+    from sskd.api import distillation, teaching  # torch: whoever reads results does without it
+
     arguments = dict(task.arguments)
     arguments["optim"] = Optim(**arguments.get("optim", {}))
     arguments["reading"] = Reading(**arguments.get("reading", {}))
@@ -66,17 +67,21 @@ def job_of(task: Task) -> Job:
     return describe(out=str(task.folder), **arguments)
 
 
-def perform(task: Task) -> Record:
+def perform(task: Task) -> dict[str, Any]:
     """Train, or continue, in this process.
 
     Raises:
         UserError: anything that the user can put right.
     """
+    from sskd.api import carry_out
+
     return carry_out(job_of(task))
 
 
 def changed(task: Task) -> str:
     """Why a run that is there is not the one that the task asks for; empty where it is, or where there is none."""
+    from sskd.jobs.execute import refuse_changed
+
     try:
         if task.begun and task.arguments:
             refuse_changed(job_of(task))

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sskd.data.check import Checked, check, contact_sheet
-from sskd.data.reading import Reading
 from sskd.data.source import Indexed
 from sskd.files import make_folder, write_atomic
+from sskd.reading import Reading
 
 LISTED = 40  # classes that the table shows
 PAIRS = 5  # duplicates that are named

@@ -5,55 +5,59 @@ import json
 import re
 import sys
 import traceback
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, NoReturn
 
 import jsonargparse
 from rich.console import Console
 
-from sskd.api import distill, evaluate, train_teacher
-from sskd.bench.run import bench
-from sskd.cli.analyses import show_inspection, show_probe, show_similarity
-from sskd.cli.check import check
-from sskd.cli.data import check_data
-from sskd.cli.demo import demo
-from sskd.cli.listing import list_data, list_methods, list_models, list_recipes
-from sskd.cli.predict import predict
 from sskd.errors import UserError
-from sskd.studies.data import few_labels, noisy_labels
-from sskd.studies.options import loss_terms, presets, pretexts, transfer_ratio, transformations
-from sskd.train.distributed import launched
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
-COMMANDS: dict[str, Any] = {
-    "demo": demo,
-    "teacher": train_teacher,
-    "distill": distill,
-    "check": check,
-    "evaluate": evaluate,
-    "predict": predict,
-    "bench": bench,
-    "probe": show_probe,
-    "similarity": show_similarity,
-    "inspect": show_inspection,
+COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torch, and `report` does not
+    "demo": "sskd.cli.demo:demo",
+    "teacher": "sskd.api:train_teacher",
+    "distill": "sskd.api:distill",
+    "check": "sskd.cli.check:check",
+    "evaluate": "sskd.api:evaluate",
+    "predict": "sskd.cli.predict:predict",
+    "bench": "sskd.bench.run:bench",
+    "probe": "sskd.cli.analyses:show_probe",
+    "similarity": "sskd.cli.analyses:show_similarity",
+    "inspect": "sskd.cli.analyses:show_inspection",
     "study": {
         "_help": "Vary one thing on a bench recipe, over methods and seeds: few or wrong labels, or a part of SSKD.",
-        "few-labels": few_labels,
-        "noisy-labels": noisy_labels,
-        "loss-terms": loss_terms,
-        "transfer-ratio": transfer_ratio,
-        "presets": presets,
-        "pretexts": pretexts,
-        "transformations": transformations,
+        "few-labels": "sskd.studies.data:few_labels",
+        "noisy-labels": "sskd.studies.data:noisy_labels",
+        "loss-terms": "sskd.studies.options:loss_terms",
+        "transfer-ratio": "sskd.studies.options:transfer_ratio",
+        "presets": "sskd.studies.options:presets",
+        "pretexts": "sskd.studies.options:pretexts",
+        "transformations": "sskd.studies.options:transformations",
     },
-    "data": {"_help": "Look at a data set before any time is spent on it.", "check": check_data},
+    "data": {"_help": "Look at a data set before any time is spent on it.", "check": "sskd.cli.data:check_data"},
     "list": {
         "_help": "List the networks, methods, data sets or bench recipes that the other commands take.",
-        "models": list_models,
-        "methods": list_methods,
-        "data": list_data,
-        "recipes": list_recipes,
+        "models": "sskd.cli.listing:list_models",
+        "methods": "sskd.cli.listing:list_methods",
+        "data": "sskd.cli.listing:list_data",
+        "recipes": "sskd.cli.listing:list_recipes",
     },
 }
+
+
+def loaded(commands: Mapping[str, Any]) -> dict[str, Any]:
+    """The functions that the names stand for."""
+
+    def load(command: str) -> Any:
+        module, _, name = command.partition(":")
+        return getattr(import_module(module), name)
+
+    return {
+        name: command if name == "_help" else load(command) if isinstance(command, str) else loaded(command)
+        for name, command in commands.items()
+    }
 
 
 class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
@@ -89,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = _with_place(_with_images([word for word in words if word != "--debug"]))
     try:
         result = jsonargparse.auto_cli(
-            COMMANDS, args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
+            loaded(COMMANDS), args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
         )
     except UserError as error:
         if debug:
@@ -105,8 +109,11 @@ def main(arguments: list[str] | None = None) -> int:
         name = type(error).__name__
         print(f"sskd: unexpected {name}: {_line(error)}. Repeat with --debug to see where.", file=sys.stderr)
         return 1
-    if isinstance(result, dict) and launched().rank == 0:
-        _show(result)
+    if isinstance(result, dict):
+        from sskd.train.distributed import launched
+
+        if launched().rank == 0:
+            _show(result)
     return 0
 
 

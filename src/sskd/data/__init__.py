@@ -7,11 +7,11 @@ import torch
 
 from sskd.data import digits, folder, hub, parquet, published, shards
 from sskd.data.classes import only
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.data.streams import Stream
 from sskd.data.subsets import describe_classes
 from sskd.errors import UserError, unknown
+from sskd.reading import Reading
 
 SOURCES: dict[str, Callable[[str | None, Reading], Source]] = {
     "digits": digits.load,

@@ -13,8 +13,8 @@ from sskd.data import load_source
 from sskd.data.decode import reduced
 from sskd.data.images import Images
 from sskd.data.prepare import PHOTOGRAPH, SMALL
-from sskd.data.reading import Reading
 from sskd.data.source import Indexed, Source
+from sskd.reading import Reading
 
 FEW = 20  # training images of a class, below which a validation split costs more than it tells
 TILE, COLUMNS, ROWS, LINE = 64, 8, 24, 14  # of the contact sheet, in pixels, images and classes

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sskd.data.reading import Reading
 from sskd.errors import UserError, unknown
+from sskd.reading import Reading
 
 IMAGE_COLUMNS = ("img", "image")  # taken by name where the schema does not say what a column is
 LABEL_COLUMNS = ("fine_label", "label", "labels")

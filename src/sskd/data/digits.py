@@ -4,10 +4,10 @@ import torch
 from torch.nn.functional import interpolate
 
 from sskd.data.images import Images, channel_statistics
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.data.subsets import validation_split
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 SIDE = 32
 TEST_IMAGES = 797

@@ -12,9 +12,9 @@ from torch import Tensor
 from sskd.data.decode import header
 from sskd.data.images import Images, channel_statistics, square
 from sskd.data.pictures import Pictures, Reader, unreadable, without
-from sskd.data.reading import Reading
 from sskd.data.source import Indexed, Source
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 IN_MEMORY = 128  # pixels: images of one size up to this side are decoded when they are read
 LOOKED_AT = 2000  # images of a split whose headers tell its sizes and modes, evenly spaced

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from sskd.data.encoded import Encoded, Split, settle
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 TRAIN = ("train", "training")

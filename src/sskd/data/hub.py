@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 
 from sskd.data.encoded import PHOTOGRAPHS, Encoded, Split, settle
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.data.streams import Sample, Stream
 from sskd.errors import UserError, unknown
 from sskd.hub import quick_hub
+from sskd.reading import Reading
 
 BUFFER = 1000  # images among which a stream is shuffled
 

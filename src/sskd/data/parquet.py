@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from sskd.data.columns import agreed_columns, read_column, read_labels
 from sskd.data.encoded import Encoded, Published, Split, settle
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 CIFAR100 = Published((3, 32, 32), (0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761))
 _EXPECTED = "train-*.parquet or train.parquet, and likewise test (or validation), in the folder or in its data/"

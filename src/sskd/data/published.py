@@ -13,9 +13,9 @@ from torchvision import datasets
 from sskd.data.encoded import PHOTOGRAPHS, Encoded, Published, Split, settle
 from sskd.data.folder import Files
 from sskd.data.images import Images
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 CIFAR10: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))

@@ -11,9 +11,9 @@ import torch
 
 from sskd.data.encoded import Encoded, Split, settle
 from sskd.data.folder import IMAGES
-from sskd.data.reading import Reading
 from sskd.data.source import Source
 from sskd.errors import UserError
+from sskd.reading import Reading
 
 LABELS = (".cls", ".json", ".txt")
 NAMES = "classes.txt"  # beside the shards: a class name a line

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import nn
 
-from sskd.data.reading import Reading
 from sskd.errors import UserError
 from sskd.models.load import Brought
+from sskd.reading import Reading
 from sskd.settings import Training
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sskd.data.source import DataInfo
 from sskd.errors import UserError
 from sskd.models.taps import Shapes
+from sskd.optim import Optim as Optim
 from sskd.views.pretext import Batch, Views
 
 Outputs = Mapping[str, Tensor]
@@ -81,51 +82,6 @@ class Term(nn.Module):
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """Measurements for the log, as means over the batch. At evaluation the side that does not train is empty."""
         return {}
-
-
-@dataclass(frozen=True)
-class Optim:
-    """SGD and its learning rate.
-
-    Args:
-        lr: the highest rate; by default what was published: 0.01 for MobileNetV2 and the ShuffleNets, else 0.05.
-        momentum: of SGD.
-        weight_decay: on all parameters.
-        nesterov: Nesterov's momentum.
-        schedule: step multiplies the rate by gamma at each milestone; onecycle rises to lr in the first 30 % and falls
-            to 0 along half a cosine; cosine falls from the start.
-        milestones: shares of the stage, so that a shorter schedule keeps its shape.
-        gamma: what the rate is multiplied by at each milestone.
-
-    Raises:
-        UserError: a value outside its range.
-    """
-
-    lr: float | None = None
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
-    schedule: Literal["step", "onecycle", "cosine"] = "step"
-    milestones: tuple[float, ...] = (150 / 240, 180 / 240, 210 / 240)
-    gamma: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.lr is not None and not self.lr >= 0:
-            raise UserError(f"optim.lr must not be negative; got {self.lr}.")
-        for name in ("momentum", "weight_decay", "gamma"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optim.{name} must not be negative; got {getattr(self, name)}.")
-        if self.nesterov and not self.momentum:
-            raise UserError("optim.nesterov needs an optim.momentum above 0.")
-        if not all(0 <= milestone <= 1 for milestone in self.milestones):
-            raise UserError(f"optim.milestones are shares of the stage, from 0 to 1; got {self.milestones}.")
-
-    @property
-    def peak(self) -> float:
-        """The highest rate. Whoever runs a stage has put a number in place of None."""
-        if self.lr is None:
-            raise ValueError("this stage's learning rate was never set")
-        return self.lr
 
 
 @dataclass(frozen=True)

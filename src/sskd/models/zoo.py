@@ -15,38 +15,10 @@ from sskd.models import (
     vgg,
     wide_resnet,
 )
+from sskd.models.names import PUBLISHED as PUBLISHED
 
 TIMM_PLACES = ("hf-hub:", "local-dir:")
 FAMILIES = (resnet, resnet50, wide_resnet, vgg, mobilenet_v2, shufflenet_v1, shufflenet_v2)
-
-# the name in published code, tables and checkpoints -> the name in timm's registry
-PUBLISHED: dict[str, str] = {
-    "resnet8": "cifar_resnet8",
-    "resnet14": "cifar_resnet14",
-    "resnet20": "cifar_resnet20",
-    "resnet32": "cifar_resnet32",
-    "resnet44": "cifar_resnet44",
-    "resnet56": "cifar_resnet56",
-    "resnet110": "cifar_resnet110",
-    "resnet8x4": "cifar_resnet8x4",
-    "resnet32x4": "cifar_resnet32x4",
-    "resnet14x05": "cifar_resnet14x05",
-    "resnet20x05": "cifar_resnet20x05",
-    "resnet20x0375": "cifar_resnet20x0375",
-    "ResNet50": "cifar_resnet50",
-    "wrn_16_1": "cifar_wrn_16_1",
-    "wrn_16_2": "cifar_wrn_16_2",
-    "wrn_40_1": "cifar_wrn_40_1",
-    "wrn_40_2": "cifar_wrn_40_2",
-    "vgg8": "cifar_vgg8",
-    "vgg11": "cifar_vgg11",
-    "vgg13": "cifar_vgg13",
-    "vgg16": "cifar_vgg16",
-    "vgg19": "cifar_vgg19",
-    "MobileNetV2": "cifar_mobilenet_v2",
-    "ShuffleV1": "cifar_shufflenet_v1",
-    "ShuffleV2": "cifar_shufflenet_v2",
-}
 
 
 def names() -> list[str]:

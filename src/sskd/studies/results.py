@@ -23,7 +23,7 @@ WIDE = 5  # more columns than that are rows
 def write(out: Path, study: Study, cells: Sequence[Cell], failed: dict[str, str]) -> Path:
     """Write table.md, table.csv, table.json and study.json; returns the first."""
     make_folder(out)
-    lines, found = tabulated(study.recipe, cells, failed), summary(study, cells)
+    lines, found = tabulated(cells, failed), summary(study, cells)
     write_json(out / "study.json", found)
     write_atomic(out / "table.json", as_json(study.recipe, lines, cells, failed).encode())
     write_atomic(out / "table.csv", as_csv(lines).encode())
