@@ -36,6 +36,7 @@ COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torc
         "pretexts": "sskd.studies.options:pretexts",
         "transformations": "sskd.studies.options:transformations",
     },
+    "report": "sskd.report.run:report",
     "data": {"_help": "Look at a data set before any time is spent on it.", "check": "sskd.cli.data:check_data"},
     "list": {
         "_help": "List the networks, methods, data sets or bench recipes that the other commands take.",
@@ -47,7 +48,7 @@ COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torc
 }
 
 
-def loaded(commands: Mapping[str, Any]) -> dict[str, Any]:
+def _loaded(commands: Mapping[str, Any]) -> dict[str, Any]:
     """The functions that the names stand for."""
 
     def load(command: str) -> Any:
@@ -55,7 +56,7 @@ def loaded(commands: Mapping[str, Any]) -> dict[str, Any]:
         return getattr(import_module(module), name)
 
     return {
-        name: command if name == "_help" else load(command) if isinstance(command, str) else loaded(command)
+        name: command if name == "_help" else load(command) if isinstance(command, str) else _loaded(command)
         for name, command in commands.items()
     }
 
@@ -90,10 +91,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     debug = "--debug" in words
-    words = _with_place(_with_images([word for word in words if word != "--debug"]))
+    words = _with_place(_with_list([word for word in words if word != "--debug"]))
     try:
         result = jsonargparse.auto_cli(
-            loaded(COMMANDS), args=words, as_positional=False, parser_class=Parser, prog="sskd", description=ABOUT
+            _loaded(COMMANDS if words[:1] != ["report"] else {"report": COMMANDS["report"]}),
+            args=words,
+            as_positional=False,
+            parser_class=Parser,
+            prog="sskd",
+            description=ABOUT,
         )
     except UserError as error:
         if debug:
@@ -133,21 +139,27 @@ def _with_place(words: list[str]) -> list[str]:
     return words
 
 
-def _with_images(words: list[str]) -> list[str]:
-    """`predict --run RUN A.jpg B/` with its images as an option."""
-    if words[:1] != ["predict"]:
+LISTS = {"predict": "--images", "report": "--paths"}  # options whose name may be left out
+FLAGS = {"report": ("--live",)}  # options that are true when nothing follows them
+
+
+def _with_list(words: list[str]) -> list[str]:
+    """`predict --run RUN A.jpg B/` with its images as an option, `report A B` with its paths."""
+    name = LISTS.get(words[0]) if words else None
+    if name is None:
         return words
-    rest, images, option = ["predict"], list[str](), ""
+    rest, listed, option = words[:1], list[str](), ""
     for word in words[1:]:
         if word.startswith("--"):
-            option = "" if "=" in word or word == "--help" else word
-            rest += [] if word == "--images" else [word]
-        elif option not in ("", "--images"):
+            flag = word in FLAGS.get(words[0], ())
+            option = "" if "=" in word or word == "--help" or flag else word
+            rest += [] if word == name else [f"{word}=true" if flag else word]
+        elif option not in ("", name):
             rest.append(word)
             option = ""
         else:
-            images.append(word)
-    return [*rest, f"--images={json.dumps(images)}"] if images else rest
+            listed.append(word)
+    return [*rest, f"{name}={json.dumps(listed)}"] if listed else rest
 
 
 def _spelled(word: str) -> str:

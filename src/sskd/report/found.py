@@ -1,0 +1,152 @@
+"""What lies in the folders of a report: runs, tables of benches, studies."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sskd.bench.results import read_log
+from sskd.errors import UserError
+
+Values = Mapping[str, Any]
+RUN_FILES = ("config.json", "log.jsonl", "result.json")
+PASSED_BY = ("student", "tensorboard", "analyses", "cache", "logs")  # folders that hold no runs
+
+
+@dataclass(frozen=True)
+class FoundRun:
+    """A run directory. `problem` says what could not be read of it."""
+
+    folder: Path
+    state: Literal["finished", "begun", "broken"]
+    config: Values = field(default_factory=dict)
+    result: Values | None = None
+    records: Sequence[Values] = ()
+    problem: str = ""
+    analyses: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> Values:
+        """What it was started with."""
+        return dict(self.config.get("arguments") or {})
+
+    @property
+    def data(self) -> Values:
+        """What its config says of the data."""
+        return dict(self.config.get("data") or {})
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether it lies where a bench keeps its teachers."""
+        return self.folder.parent.name == "teachers"
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """A folder with the table.json of a bench; for a study, also its study.json."""
+
+    folder: Path
+    table: Values
+    study: Values | None = None
+
+
+@dataclass
+class Found:
+    """All that the folders hold, and what could not be read."""
+
+    runs: list[FoundRun] = field(default_factory=list)
+    tables: list[FoundTable] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def find(places: Sequence[str]) -> Found:
+    """Look through folders, at any depth.
+
+    Raises:
+        UserError: a place that is no folder, or folders without a run, a table or a study.
+    """
+    if not places:
+        raise UserError("Say what to report on: sskd report DIR..., the folders of runs, benches or studies.")
+    found, seen = Found(), set[Path]()
+    for place in places:
+        path = Path(place)
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise UserError(f"{place} {what}. Give the folder of a run, a bench or a study.")
+        for folder in _folders(path):
+            if (real := folder.resolve()) not in seen:
+                seen.add(real)
+                _look(folder, found)
+    if not (found.runs or found.tables or found.problems):
+        raise UserError(
+            f"No runs in {', '.join(places)}: expected folders with config.json, log.jsonl or result.json, or a "
+            "bench's table.json. Give the folder that `sskd distill --out` or `sskd bench --out` wrote to."
+        )
+    return found
+
+
+def _folders(top: Path) -> list[Path]:
+    """All folders that may hold something, in order; not those inside of runs."""
+    folders = []
+    for here, names, files in os.walk(top, followlinks=False):
+        folders.append(Path(here))
+        inside = any(name in files for name in RUN_FILES)
+        names[:] = [] if inside else sorted(n for n in names if n not in PASSED_BY and not n.startswith("."))
+    return folders
+
+
+def _look(folder: Path, found: Found) -> None:
+    names = {entry.name for entry in folder.iterdir()}
+    if not names.isdisjoint(RUN_FILES):
+        found.runs.append(read_run(folder))
+    for name in ("table.json", "study.json"):
+        if name in names and name == "study.json" and "table.json" in names:
+            continue  # read with its table
+        if name in names:
+            table, problem = read_object(folder / "table.json") if "table.json" in names else ({}, "")
+            study, other = read_object(folder / "study.json") if "study.json" in names else (None, "")
+            found.problems += [text for text in (problem, other) if text]
+            if table or study:
+                found.tables.append(FoundTable(folder, table or {}, study))
+
+
+def read_object(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """A JSON object, or None and what is wrong with the file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return None, f"{path} cannot be read ({' '.join(str(error).split())})."
+    return (value, "") if isinstance(value, dict) else (None, f"{path} holds no object.")
+
+
+def read_run(folder: Path) -> FoundRun:
+    """A run as far as it can be read. A last line of the log that was cut off in writing is no problem."""
+    files = {name: folder / name for name in RUN_FILES}
+    if not files["config.json"].exists():
+        return FoundRun(folder, "broken", problem="config.json is missing.")
+    config, problem = read_object(files["config.json"])
+    if config is None:
+        return FoundRun(folder, "broken", problem=problem)
+    result, problem = read_object(files["result.json"]) if files["result.json"].exists() else (None, "")
+    if result is not None and not _measured(result):
+        result, problem = None, f"{files['result.json']} holds no accuracy of the last epoch."
+    try:
+        records = read_log(files["log.jsonl"])
+    except OSError as error:
+        records, problem = [], f"{files['log.jsonl']} cannot be read ({error.strerror})."
+    records = [record for record in records if isinstance(record, dict) and "stage" in record and "epoch" in record]
+    state: Literal["finished", "begun", "broken"] = "broken" if problem else "finished" if result else "begun"
+    return FoundRun(folder, state, config, result, records, problem, _analyses(folder / "analyses"))
+
+
+def _measured(result: Values) -> bool:
+    last = result.get("last")
+    return isinstance(last, dict) and isinstance((last.get("test") or {}).get("top1"), int | float)
+
+
+def _analyses(folder: Path) -> dict[str, Values]:
+    """What was written of a run afterwards, by the file's name; damaged files are left out."""
+    read = {path.stem: read_object(path)[0] for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
+    return {name: values for name, values in read.items() if values is not None}

@@ -1,0 +1,75 @@
+"""`sskd report`: from folders to a file."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import sskd
+from sskd.errors import UserError
+from sskd.files import make_folder, write_atomic
+from sskd.report.export import as_csv, as_json, as_markdown
+from sskd.report.found import find
+from sskd.report.page import Page, as_html, gather
+
+EVERY = 5  # seconds between two looks at what runs
+
+
+def report(
+    paths: list[str],
+    out: str | None = None,
+    format: Literal["html", "md", "csv", "json"] = "html",
+    plots: Literal["svg", "png"] | None = None,
+    live: bool = False,
+    title: str = "",
+) -> None:
+    """Write a report of runs, benches and studies: one HTML file that needs nothing beside it, or md, csv, json.
+
+    Args:
+        paths: folders of runs, benches or studies, searched at any depth; the word --paths may be left out.
+        out: the file to write; report.FORMAT in the first folder where it is not given.
+        format: html for people; md for a results page; csv or json for programs.
+        plots: write the plots too, for a paper, into a folder beside the file; md links them. Needs sskd[report].
+        live: write the report anew every few seconds until all runs have ended; browsers that show it follow.
+        title: above the report; the names of benches and data sets where it is not given.
+
+    Raises:
+        UserError: folders that hold no runs, a file that cannot be written, plots without matplotlib.
+    """
+    target = Path(out) if out else Path(paths[0] if paths else ".") / f"report.{format}"
+    if live and format != "html":
+        raise UserError(f"--live is for --format html; got {format}.")
+    find(paths)  # refuses before a folder is made
+    make_folder(target.parent)
+    while True:
+        page = _gathered(paths, title)
+        refresh = EVERY if live and not page.finished else 0
+        _write(page, target, format, plots, refresh)
+        if not refresh:
+            break
+        time.sleep(EVERY)
+    print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}")
+
+
+def _gathered(paths: list[str], title: str) -> Page:
+    command = shlex.join(["sskd", *sys.argv[1:]]) if sys.argv[1:2] == ["report"] else "sskd report"
+    return gather(find(paths), title, time.strftime("%Y-%m-%d %H:%M %Z"), command, sskd.__version__)
+
+
+def _write(page: Page, target: Path, format: str, plots: str | None, refresh: int) -> None:
+    files: dict[str, list[str]] = {}
+    if plots:
+        from sskd.report.paper import write_plots  # matplotlib: an extra, and slow to load
+
+        folder = target.with_name(f"{target.stem}-plots")
+        files = {
+            key: [f"{folder.name}/{name}" for name in names] for key, names in write_plots(page, folder, plots).items()
+        }
+    text = {
+        "html": lambda: as_html(page, refresh),
+        "md": lambda: as_markdown(page, files),
+        "csv": lambda: as_csv(page),
+        "json": lambda: as_json(page),
+    }[format]()
+    write_atomic(target, text.encode())

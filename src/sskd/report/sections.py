@@ -1,0 +1,196 @@
+"""Tables of a report: one section for each bench and for each data set of the other runs."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sskd.bench.results import Cell, cell_of
+from sskd.bench.table import tabulated
+from sskd.bench.task import Task
+from sskd.report.found import Found, FoundRun, FoundTable, Values
+
+
+@dataclass(frozen=True)
+class Group:
+    """A pair of networks and a share of the images: rows that may be compared."""
+
+    teacher: str
+    student: str
+    fraction: float
+    rows: Sequence[Values]
+
+    @property
+    def title(self) -> str:
+        """Teacher -> student, and the share."""
+        share = "" if self.fraction == 1 else f", {self.fraction:.3g} of the training images"
+        return (f"{self.teacher} → {self.student}" if self.teacher else self.student) + share
+
+
+@dataclass(frozen=True)
+class Section:
+    """Runs of one bench, or of one data set."""
+
+    title: str
+    about: str
+    data: str  # what the runs were measured on, in words
+    groups: Sequence[Group]
+    runs: Sequence[FoundRun]
+    study: Values | None = None
+    command: str = ""
+    notes: Sequence[str] = ()
+    labels: dict[Path, str] = field(default_factory=dict)  # of runs, as in the table
+    waiting: int = 0  # trainings that have no result yet
+
+
+def sections_of(found: Found) -> list[Section]:
+    """Benches and studies first, then the other runs by data."""
+    sections, taken = list[Section](), set[Path]()
+    for table in found.tables:
+        own = [run for run in found.runs if _belongs(run, table)]
+        taken |= {run.folder for run in own}
+        sections.append(_of_table(table, own))
+    rest: dict[str, list[FoundRun]] = {}
+    for run in found.runs:
+        if run.folder not in taken:
+            rest.setdefault(data_of(run), []).append(run)
+    return [*sections, *(_of_runs(data, runs) for data, runs in rest.items())]
+
+
+def data_of(run: FoundRun) -> str:
+    """What a run was measured on, in words; runs of which this differs are never compared."""
+    data = run.data
+    if not data:
+        return "data not known"
+    classes = len(run.config.get("class_names") or [])
+    return f"{data.get('name')}, {data.get('test_images', 0):,} test images of {classes} classes"
+
+
+def _belongs(run: FoundRun, table: FoundTable) -> bool:
+    """A bench owns all runs of its folder; a study, whose runs lie beside it, those that its table names."""
+    if table.study is None:
+        return run.folder.is_relative_to(table.folder)
+    names = {str(one.get("folder")) for one in table.table.get("runs") or []}
+    return run.folder.is_relative_to(table.folder.parent) and _key(run.folder, names) is not None
+
+
+def _of_table(table: FoundTable, runs: list[FoundRun]) -> Section:
+    recipe, rows = table.table.get("recipe") or {}, _whole(table.table.get("rows") or [])
+    name = str((table.study or {}).get("study") or recipe.get("name") or table.folder.name)
+    measured = {data_of(run) for run in runs if run.data}
+    data = " and ".join(sorted(measured)) if measured else Path(str(recipe.get("data", "data not known"))).name
+    labels = {str(run.get("folder")): str(run.get("label")) for run in table.table.get("runs", []) if run.get("label")}
+    by_folder = {run.folder: labels[key] for run in runs for key in [_key(run.folder, labels)] if key}
+    command = str((table.study or {}).get("command") or "")
+    if not command and recipe:
+        command = f"sskd bench {name}" + (f" --data {recipe['data']}" if recipe.get("data") else "")
+    about = str((table.study or {}).get("about") or recipe.get("about") or "")
+    missing = sum(int(row["of"]) - int(row["n"]) for row in rows if not row.get("failed"))
+    notes = [str(note) for note in (table.study or {}).get("notes") or []]
+    return Section(name, about, data, _grouped(rows), runs, table.study, command, notes, by_folder, missing)
+
+
+def _key(folder: Path, names: Collection[str]) -> str | None:
+    parts = folder.parts
+    return next((key for n in (2, 1, 3) if (key := "/".join(parts[-n:])) in names), None)
+
+
+_NEEDED = ("teacher", "student", "fraction", "label", "method", "n", "of", "last_mean", "last_deviation", "published")
+
+
+def _whole(rows: Sequence[Any]) -> list[Values]:
+    """Rows with every key that is read of them."""
+    usual: dict[str, Any] = {
+        **dict.fromkeys(_NEEDED),
+        "fraction": 1.0,
+        "n": 0,
+        "of": 0,
+        "stage_seconds": {},
+        "failed": "",
+    }
+    return [{**usual, **row} for row in rows if isinstance(row, dict)]
+
+
+def _grouped(rows: Sequence[Values]) -> list[Group]:
+    groups: dict[tuple[str, str, float], list[Values]] = {}
+    for row in rows:
+        key = (str(row["teacher"] or ""), str(row["student"] or ""), float(row["fraction"] or 1.0))
+        groups.setdefault(key, []).append(row)
+    return [Group(*key, sorted(group, key=_order)) for key, group in groups.items()]
+
+
+def _order(row: Values) -> tuple[bool, bool, float]:
+    """The teacher, then the best first, then what has no result."""
+    mean = row["last_mean"]
+    return row["label"] != "teacher", mean is None, -(mean or 0.0)
+
+
+def _of_runs(data: str, runs: list[FoundRun]) -> Section:
+    """Runs that no table lists: put into rows by pair, label and share."""
+    named = {(run.arguments.get("teacher") or {}).get("place") for run in runs}
+    taught = {Path(place).resolve() for place in named if place}
+    teachers = [run for run in runs if run.is_teacher or run.folder.resolve() in taught]
+    students = [run for run in runs if run not in teachers and run.config]
+    by_place = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
+    labels = _labels(students)
+    cells = [_cell(Task(run.folder.as_posix(), "teacher", run.folder, {}, facts=_facts(run)), run) for run in teachers]
+    for run in students:
+        place = (run.arguments.get("teacher") or {}).get("place")
+        facts = {**_facts(run), "label": labels[run.folder]}
+        if not facts["teacher"]:
+            facts["teacher"] = _only_teacher(facts["student"], students)
+        task = Task(run.folder.as_posix(), "student", run.folder, {}, by_place.get(Path(place or "").resolve()), facts)
+        cells.append(_cell(task, run))
+    rows = _whole(tabulated(cells, {}))
+    if not students:  # teachers alone are what the report is about
+        rows = [_alone(cell) for cell in cells]
+    waiting = sum(run.state == "begun" for run in runs)
+    return Section(data.split(",")[0], "", data, _grouped(rows), runs, labels=labels, waiting=waiting)
+
+
+def _facts(run: FoundRun) -> dict[str, Any]:
+    arguments = run.arguments
+    training = arguments.get("training") or {}
+    network = str(arguments.get("network") or "?")
+    teacher = str((run.config.get("teacher") or {}).get("architecture") or "")
+    facts = {"teacher": teacher, "student": network, "method": arguments.get("method"), "seed": training.get("seed", 0)}
+    return {**facts, "fraction": arguments.get("fraction", 1.0), "options": arguments.get("options") or {}}
+
+
+def _cell(task: Task, run: FoundRun) -> Cell:
+    return cell_of(task, run.config, run.result, run.records)
+
+
+def _alone(cell: Cell) -> Values:
+    facts = cell.facts
+    row = _whole([{"teacher": "", "student": facts["student"], "label": facts["method"], "method": facts["method"]}])[0]
+    return {**row, "n": int(cell.status == "finished"), "of": 1, "last_mean": cell.last, "best_mean": cell.best,
+            "cpu_seconds": cell.cpu_seconds or None, "peak_mib": cell.peak_mib or None}  # fmt: skip
+
+
+def _only_teacher(student: str, runs: Sequence[FoundRun]) -> str:
+    """The teacher of a student that was trained alone: whom its like has, where that is one."""
+    found = {str((run.config.get("teacher") or {}).get("architecture") or "") for run in runs
+             if run.arguments.get("network") == student} - {""}  # fmt: skip
+    return found.pop() if len(found) == 1 else ""
+
+
+def _labels(runs: Sequence[FoundRun]) -> dict[Path, str]:
+    """The method of each run, with what sets it apart from other runs of the same method but for the seed."""
+    kinds: dict[str, dict[Path, dict[str, Any]]] = {}
+    for run in runs:
+        arguments = run.arguments
+        training = {k: v for k, v in (arguments.get("training") or {}).items() if k not in ("seed", "threads")}
+        flat = {**(arguments.get("options") or {}), **training}
+        kinds.setdefault(str(arguments.get("method")), {})[run.folder] = flat
+    labels = {}
+    for method, members in kinds.items():
+        keys = sorted({key for flat in members.values() for key in flat})
+        varying = [
+            key for key in keys if len({json.dumps(flat.get(key), sort_keys=True) for flat in members.values()}) > 1
+        ]
+        for folder, flat in members.items():
+            apart = ", ".join(f"{key} {json.dumps(flat.get(key))}" for key in varying[:4])
+            labels[folder] = f"{method} ({apart})" if apart else method
+    return labels
