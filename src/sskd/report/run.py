@@ -17,7 +17,7 @@ EVERY = 5  # seconds between two looks at what runs
 
 
 def report(
-    paths: list[str],
+    paths: tuple[str, ...] = (),
     out: str | None = None,
     format: Literal["html", "md", "csv", "json"] = "html",
     plots: Literal["svg", "png"] | None = None,
@@ -52,7 +52,7 @@ def report(
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}")
 
 
-def _gathered(paths: list[str], title: str) -> Page:
+def _gathered(paths: tuple[str, ...], title: str) -> Page:
     command = shlex.join(["sskd", *sys.argv[1:]]) if sys.argv[1:2] == ["report"] else "sskd report"
     return gather(find(paths), title, time.strftime("%Y-%m-%d %H:%M %Z"), command, sskd.__version__)
 
