@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sskd.bench.labels import Labels
 from sskd.bench.results import Cell, cell_of
 from sskd.bench.table import tabulated
 from sskd.bench.task import Task
@@ -14,17 +15,17 @@ from sskd.report.found import Found, FoundRun, FoundTable, Values
 
 @dataclass(frozen=True)
 class Group:
-    """A pair of networks and a share of the images: rows that may be compared."""
+    """A pair of networks and what students see: rows that may be compared."""
 
     teacher: str
     student: str
-    fraction: float
+    labels: Labels
     rows: Sequence[Values]
 
     @property
     def title(self) -> str:
-        """Teacher -> student, and the share."""
-        share = "" if self.fraction == 1 else f", {self.fraction:.3g} of the training images"
+        """Teacher -> student, and what students see where that is not all."""
+        share = f", {self.labels.said}" if self.labels.said else ""
         return (f"{self.teacher} → {self.student}" if self.teacher else self.student) + share
 
 
@@ -113,9 +114,13 @@ def _whole(rows: Sequence[Any]) -> list[Values]:
 
 
 def _grouped(rows: Sequence[Values]) -> list[Group]:
-    groups: dict[tuple[str, str, float], list[Values]] = {}
+    groups: dict[tuple[str, str, Labels], list[Values]] = {}
     for row in rows:
-        key = (str(row["teacher"] or ""), str(row["student"] or ""), float(row["fraction"] or 1.0))
+        key = (
+            str(row["teacher"] or ""),
+            str(row["student"] or ""),
+            Labels.read({k: v for k, v in row.items() if v is not None}),
+        )
         groups.setdefault(key, []).append(row)
     return [Group(*key, sorted(group, key=_order)) for key, group in groups.items()]
 
@@ -155,7 +160,10 @@ def _facts(run: FoundRun) -> dict[str, Any]:
     network = str(arguments.get("network") or "?")
     teacher = str((run.config.get("teacher") or {}).get("architecture") or "")
     facts = {"teacher": teacher, "student": network, "method": arguments.get("method"), "seed": training.get("seed", 0)}
-    return {**facts, "fraction": arguments.get("fraction", 1.0), "options": arguments.get("options") or {}}
+    seen = {
+        name: arguments.get(name) or training.get(name) for name in ("fraction", "per_class", "noise", "noise_kind")
+    }
+    return {**facts, **{name: value for name, value in seen.items() if value is not None}}
 
 
 def _cell(task: Task, run: FoundRun) -> Cell:
