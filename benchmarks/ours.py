@@ -1,5 +1,8 @@
 """The package's training step, set up for measuring: views, networks, terms, optimiser, meters, as in the loop."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +18,9 @@ from sskd.seeds import generator_at, mix
 from sskd.train.meters import Meter
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Losses, Step, place, runner
+from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch
+from sskd.views.rotations import rotated
 
 NORMALISATION = Normalisation((0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761), "CIFAR-100")
 
@@ -30,6 +35,17 @@ def random_data(size: int, classes: int) -> tuple[Resident, DataInfo]:
     return Resident(pixels, labels), DataInfo("noise", size, names, labels, mean, std, (3, 32, 32))
 
 
+class Turned(Contrastive):
+    """Any number of views: the four rotations, again and again."""
+
+    def __init__(self, views: int) -> None:
+        self.views = views
+
+    def transform(self, crops: Tensor, generator: torch.Generator, *rest: Any) -> tuple[Tensor, Tensor]:
+        """Rotate the k-th crop k times."""
+        return rotated(crops)
+
+
 class Ours:
     """The student stage of SSKD, without the run around it: no checkpoints, no evaluation."""
 
@@ -42,6 +58,7 @@ class Ours:
         batch_size: int,
         execution: Execution,
         lr: float,
+        views: int = 4,
     ) -> None:
         torch.manual_seed(0)
         device = torch.device(execution.device)
@@ -54,7 +71,7 @@ class Ours:
         if execution.folded:
             image = torch.rand(1, *info.image_shape)
             self.teacher = inference_copy(self.teacher.eval(), image, execution.precision == "bf16")
-        self.plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr))
+        self.plan = replace(METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr)), views=Turned(views))
         self.stage = self.plan.stages[-1]
         self.step = Step(self.stage, self.student, self.teacher, execution)
         self._enter({name: term for name, (_, term) in self.stage.loss.items()})

@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +15,10 @@ from torch import nn
 
 from benchmarks import as_published
 from benchmarks.ours import Ours, normalised, random_data
-from benchmarks.step import ALONE, WITH_INPUT, has_bf16, main, spelled
+from benchmarks.results import exponent
+from benchmarks.step import main, measure
+from benchmarks.tables import TABLES, filled
+from benchmarks.variants import ALONE, WITH_INPUT, Setting, Variant, has_bf16
 from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.train.step import Execution
@@ -83,15 +90,20 @@ def test_the_published_pipeline_makes_four_views() -> None:
     assert flips == {1.0, -1.0} and len(moved) > 1
 
 
+def bare(module: nn.Module) -> nn.Module:
+    """A copy without the taps' hooks, which would fill a store that nobody reads."""
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return copied
+
+
 def test_both_sides_of_the_benchmark_train_the_same_student() -> None:
     """Same weights, same views, three steps in float64: otherwise the times would compare different work."""
     data, info = random_data(24, 10)
     ours = Ours("cifar_resnet14", "cifar_resnet8", data, info, 8, Execution(precision="fp64"), lr=0.05)
-    theirs = copy.deepcopy((ours.student.backbone, ours.heads()[0], ours.teacher.backbone, ours.heads()[1]))
-    for module in theirs:  # the taps' hooks were copied too; they would fill a store that nobody reads
-        for part in module.modules():
-            part._forward_hooks.clear()
-            part._forward_pre_hooks.clear()
+    theirs = [bare(one) for one in (ours.student.backbone, ours.heads()[0], ours.teacher.backbone, ours.heads()[1])]
     student = as_published.WithHead(theirs[0], theirs[1])
     published = as_published.PublishedStep(student, as_published.WithHead(theirs[2], theirs[3]), "cpu", lr=0.05)
     for _ in range(3):
@@ -105,31 +117,98 @@ def test_both_sides_of_the_benchmark_train_the_same_student() -> None:
         torch.testing.assert_close(value, state[key], rtol=1e-9, atol=1e-12, msg=key)
 
 
-def test_options_are_spelled_either_way() -> None:
-    words = ["--batch-size", "8", "--compiled", "--out=a-b.json"]
-    assert spelled(words) == ["--batch_size", "8", "--compiled=true", "--out=a-b.json"]
-    assert spelled(["--compiled", "false", "--compiled"]) == ["--compiled", "false", "--compiled=true"]
+def test_torchdistill_trains_on_the_same_loss() -> None:
+    pytest.importorskip("torchdistill", reason="compares with torchdistill, which is not installed: sskd[peer]")
+    from benchmarks.peer import PeerStep, box
+
+    data, info = random_data(24, 10)
+    ours = Ours("cifar_resnet14", "cifar_resnet8", data, info, 8, Execution(precision="fp64"), lr=0.05)
+    student, teacher = bare(ours.student.backbone), bare(ours.teacher.backbone)
+    pixels = as_published.FourRotations(data.pixels, data.labels, (0.5,) * 3, (0.2,) * 3)
+    made = box(student, teacher, ("fc", "fc"), (64, 64), pixels, 8, 0, "cpu", 0.05)
+    for wrapper, head in zip((made.student_model, made.teacher_model), ours.heads(), strict=True):
+        wrapper.double().ss_module.load_state_dict(head.state_dict())
+    peer = PeerStep(made)
+    for _ in range(2):
+        batch = ours.batch()
+        expected = ours.train(batch).total.item()
+        assert peer.train(normalised(ours.student, batch.images), batch.labels, {}) == pytest.approx(expected, rel=1e-9)
+    peer.prepare()
+    images, labels, _ = next(peer.batches)
+    assert images.shape == (8, 4, 3, 32, 32) and labels.shape == (8,)
 
 
 def test_the_benchmark_measures_every_variant(tmp_path: Path) -> None:
-    out = tmp_path / "step.json"
-    report = main(
-        "cifar_resnet8", "cifar_resnet8", batch_size=4, rounds=1, steps=1, threads=1, images=16, classes=4, out=out
-    )
+    out, pair = tmp_path / "step.json", "cifar_resnet8:cifar_resnet8"
+    given: Any = {"pairs": (pair,), "batch_size": 4, "rounds": 1, "threads": 1, "images": 16, "classes": 4, "out": out}
+    report = main(**given, peer=False)
     written = json.loads(out.read_text())
     assert written == json.loads(json.dumps(report))
-    assert written["command"].startswith("python -m benchmarks.step --teacher cifar_resnet8 --student cifar_resnet8 ")
+    assert written["command"].startswith("python -m benchmarks.step --pairs '[\"cifar_resnet8:cifar_resnet8\"]' ")
     assert str(tmp_path) not in out.read_text()
     assert {"python", "torch", "timm", "sskd", "processor", "platform"} <= written.keys()
-    assert written["settings"]["batch_size"] == 4 and written["settings"]["threads"] == 1
     bf16 = [f"ours, bf16 channels_last{end}" for end in ("", " folded")] if has_bf16("cpu") else []
     fp32 = [f"ours, fp32 {end}" for end in ("contiguous", "channels_last", "channels_last folded")]
-    expected = [ALONE, WITH_INPUT, *fp32, *bf16]
-    assert list(written["variants"]) == expected
-    for row in written["variants"].values():
+    found = written["parts"][pair]
+    assert list(found) == [ALONE, WITH_INPUT, *fp32, *bf16]
+    for row in found.values():
         low, median, high = row["ms_per_step"]
-        assert 0 < low <= median <= high and len(row["rounds_s"]) == 1 and row["first_step_s"] > 0
+        assert 0 < low <= median <= high and len(row["rounds_s"]) == 1 and row["first_s"] > 0
         assert median == pytest.approx(1000 * row["rounds_s"][0])
         assert row["images_per_s"] == pytest.approx(4000 / median)
+        assert row["peak_mib"] >= row["before_mib"] > 0
         for key, reference in (("times_alone", ALONE), ("times_with_input", WITH_INPUT)):
-            assert row[key][1] == pytest.approx(written["variants"][reference]["ms_per_step"][1] / median)
+            assert row[key][1] == pytest.approx(found[reference]["ms_per_step"][1] / median)
+    before = out.read_bytes()
+    assert main(**given, peer=False)["parts"] == written["parts"]
+    assert out.read_bytes() == before  # nothing is done twice
+    with pytest.raises(SystemExit, match="measured with other settings"):
+        main(**given, peer=True)
+
+
+def test_a_variant_that_fails_is_told() -> None:
+    setting = Setting("cifar_resnet8", "no_such_network", 4, 16, 4)
+    found = measure([Variant(ALONE, "alone")], setting, 1, 0, 1)
+    assert "its process ended" in found[ALONE]["failed"]
+
+
+def test_documents_are_filled_from_json(tmp_path: Path) -> None:
+    power = exponent([1, 4, 16], [3, 6, 12])
+    report = {
+        "benchmark": "growth",
+        "command": "python -m benchmarks.growth",
+        "processor": "a processor",
+        "torch": "2",
+        "settings": {"teacher": "t", "student": "s", "threads": 1},
+        "parts": {"losses, width": {"sizes": [1, 1000], "ms": [1.0, 2.0], "exponents": {"ms": power}}},
+    }
+    path, mark = tmp_path / "growth.json", "<!-- growth.json -->"
+    path.write_text(json.dumps(report))
+    text = filled(f"before\n{mark}\nold\n<!-- end -->\nafter", path, tmp_path)
+    assert "| losses, width, ms | 1: 1 · 1,000: 2 | 0.50 |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("<!-- end -->\nafter")
+    assert filled(text, path, tmp_path) == text
+    with pytest.raises(SystemExit, match="0 places"):
+        filled("nothing", path, tmp_path)
+
+
+def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
+    """All of them, and the files that they leave; the second call has nothing left to do."""
+    place = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+    environment = {**os.environ, "DEVICE": "cpu", "TINY": "1", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    begun = subprocess.run(["bash", place, tmp_path], env=environment, capture_output=True, text=True)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    assert "all is measured" in begun.stdout
+    files = sorted(path.name for path in tmp_path.glob("*.json"))
+    assert files == ["growth.json", "pipeline.json", "roofline.json", "step.json"]
+    reports = [json.loads((tmp_path / name).read_text()) for name in files]
+    for report in reports:
+        tables = TABLES[report["benchmark"]](report)
+        assert tables and all(len(row) == len(table.head) for table in tables for row in table.rows)
+    growth, pipeline, roofline, _ = (report["parts"] for report in reports)
+    assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 2
+    assert all(row["images_per_s"][1] > 0 for name, row in pipeline.items() if "ms" not in name)
+    kinds = roofline["cifar_resnet8:cifar_resnet8, fp32"]["kinds"]
+    assert kinds["convolutions"]["flops"] > 0.9 * sum(row["flops"] for row in kinds.values())
+    again = subprocess.run(["bash", place, tmp_path], env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("|") == 0

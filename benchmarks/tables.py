@@ -1,0 +1,193 @@
+"""Tables of measurements, from the JSON that the benchmarks wrote; no number is typed by hand.
+
+`python -m benchmarks.tables results/step-cpu.json ...` prints Markdown. `--into docs/performance.md` puts each file's
+tables between its pair of marks there: `<!-- results/step-cpu.json -->` and `<!-- end -->`.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.variants import WITH_INPUT
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A table as text."""
+
+    title: str
+    head: Row
+    rows: tuple[Row, ...]
+
+
+def markdown(lines: Lines) -> str:
+    """As Markdown, for a terminal and for a document."""
+    rule = "|".join(["---", *["---:"] * (len(lines.head) - 1)])
+    text = [f"**{lines.title}**", "", *("| " + " | ".join(row) + " |" for row in (lines.head,)), f"|{rule}|"]
+    return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in lines.rows)])
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Median and quartiles."""
+    low, middle, high = (f"{value:.{digits}f}" for value in values)
+    return f"{middle} [{low}, {high}]"
+
+
+def machine(report: dict[str, Any]) -> str:
+    """Where and with what it was measured."""
+    device = report["settings"].get("device", "cpu")
+    where = report["accelerator"] if device.startswith("cuda") else report["processor"]
+    commit = (report.get("git") or {}).get("commit", "unknown")[:7]
+    return f"{where}, {report['settings'].get('threads', '?')} threads, torch {report['torch']}, commit {commit}"
+
+
+def step_table(report: dict[str, Any]) -> list[Lines]:
+    """One table for each pair of networks."""
+    settings, tables = report["settings"], []
+    head = (
+        "",
+        "ms per step, median [quartiles]",
+        "images/s",
+        f"times {WITH_INPUT}",
+        "without its input",
+        "times torchdistill",
+        "memory of the step, MiB",
+        "of the published one's",
+        "the process's peak, MiB",
+    )
+    for pair, values in report["parts"].items():
+        rows = []
+        for name, row in values.items():
+            if "failed" in row:
+                rows.append((name, "failed", *[""] * 7))
+                continue
+            ratios = [
+                spread(row[key], 2) if key in row else "" for key in ("times_with_input", "times_alone", "times_peer")
+            ]
+            share = f"{row['memory_share']:.2f}" if "memory_share" in row else ""
+            memory = (f"{row['step_mib']:.0f}", share, f"{row['peak_mib']:.0f}")
+            rows.append((name, spread(row["ms_per_step"], 1), f"{row['images_per_s']:.1f}", *ratios, *memory))
+        title = (
+            f"{pair.replace(':', ' -> ')}, {settings['batch_size']} images x 4 views; {settings['rounds']} rounds of "
+            f"{settings['steps']} steps, {settings['workers']} workers; {machine(report)}"
+        )
+        tables.append(Lines(title, head, tuple(rows)))
+    return tables
+
+
+def pipeline_table(report: dict[str, Any]) -> list[Lines]:
+    """Rates of the data paths, then what was timed in milliseconds."""
+    settings, parts = report["settings"], report["parts"]
+    rates = tuple((name, spread(row["images_per_s"], 0)) for name, row in parts.items() if "images_per_s" in row)
+    title = f"Four views of each of {settings['batch_size']} images; {machine(report)}"
+    tables = [Lines(title, ("", "images/s, median [quartiles]"), rates)]
+    jpeg = f"One JPEG of {settings['width']} x {settings['height']} pixels, crops of {settings['size']}"
+    pair = f"{settings['teacher']} -> {settings['student']}, compiled"
+    for name, title in (("ms of one JPEG", jpeg), ("ms per step", pair)):
+        if name in parts:
+            rows = parts[name].items()
+            cells = tuple((key, f"{v:.2f}" if isinstance(v, float) else spread(v, 2)) for key, v in rows)
+            tables.append(Lines(title, ("", "ms"), cells))
+    return tables
+
+
+def growth_table(report: dict[str, Any]) -> list[Lines]:
+    """One row for each kind of cost along each axis."""
+    kinds = {"ms": "ms", "step_mib": "MiB of the step", "before_mib": "MiB held before it"}
+    rows = []
+    for part, row in report["parts"].items():
+        for kind, name in kinds.items():
+            if kind in row:
+                costs = " · ".join(f"{size:,}: {cost:.3g}" for size, cost in zip(row["sizes"], row[kind], strict=True))
+                power = row["exponents"].get(kind)
+                rows.append((f"{part}, {name}", costs, "" if power is None else f"{power:.2f}"))
+    settings = report["settings"]
+    title = f"{settings['teacher']} -> {settings['student']}; {machine(report)}"
+    return [Lines(title, ("", "size: cost", "exponent"), tuple(rows))]
+
+
+def roofline_table(report: dict[str, Any]) -> list[Lines]:
+    """One table for each pair and precision."""
+    rates = report["parts"]["rates"]
+    said = ", ".join(f"{name.replace('_', ' ')} {value / 1e9:.0f}" for name, value in rates.items())
+    head = ("", "GFLOP", "MB moved, unfused", "bound, ms", "profiled, ms", "bound / profiled")
+    tables = []
+    for part, found in report["parts"].items():
+        if part == "rates":
+            continue
+        rows = []
+        for kind, row in sorted(found["kinds"].items(), key=lambda item: -item[1]["profiled_ms"]):
+            share = f"{row['bound_ms'] / row['profiled_ms']:.2f}" if row["profiled_ms"] else ""
+            counts = (f"{row['flops'] / 1e9:.1f}", f"{row['bytes'] / 1e6:.0f}")
+            rows.append((kind, *counts, f"{row['bound_ms']:.1f}", f"{row['profiled_ms']:.1f}", share))
+        title = (
+            f"{part.replace(':', ' -> ')}, eager: {spread(found['ms_per_step'], 1)} ms per step, "
+            f"{found['share']:.0%} of the roofline, {found['share_of_matmul']:.0%} of the matmul rate. "
+            f"Rates (GFLOP/s, GB/s): {said}; {machine(report)}"
+        )
+        tables.append(Lines(title, head, tuple(rows)))
+    return tables
+
+
+def whole_table(report: dict[str, Any]) -> list[Lines]:
+    """Stage by stage, and all of it."""
+    found, rows = report["parts"]["pipeline"], []
+    for stage, row in found["stages"].items():
+        spent = [f"{row[key]:.0f}" for key in ("training_seconds", "evaluation_seconds")]
+        whole = "" if row["projected_seconds"] is None else f"{row['projected_seconds'] / 60:.1f}"
+        rate = "" if row["images_per_s"] is None else f"{row['images_per_s']:.0f}"
+        rows.append((stage, f"{row['epochs']} of {row['planned']}", *spent, rate, whole))
+    total = found["projected_seconds"]
+    rows.append(("together", "", "", "", "", "" if total is None else f"{total / 60:.1f}"))
+    settings = report["settings"]
+    title = f"{settings['teacher']} -> {settings['student']} on {settings['data']}; {machine(report)}"
+    head = ("", "epochs", "seconds of training", "of evaluation", "images/s", "minutes for all epochs at this rate")
+    return [Lines(title, head, tuple(rows))]
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[Lines]]] = {
+    "step": step_table,
+    "pipeline": pipeline_table,
+    "growth": growth_table,
+    "roofline": roofline_table,
+    "whole": whole_table,
+}
+
+
+def filled(text: str, path: Path, root: Path) -> str:
+    """The document with a file's tables between its marks."""
+    report = json.loads(path.read_text())
+    tables = "\n\n".join(markdown(lines) for lines in TABLES[report["benchmark"]](report))
+    mark = f"<!-- {path.resolve().relative_to(root.resolve())} -->"
+    pattern = re.escape(mark) + r".*?<!-- end -->"
+    found, count = re.subn(
+        pattern, lambda _: f"{mark}\n{tables}\n\n`{report['command']}`\n<!-- end -->", text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise SystemExit(f"the document has {count} places for {mark}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path, help="what benchmarks wrote")
+    parser.add_argument("--into", type=Path, help="a document with marks for these files")
+    given = parser.parse_args()
+    if given.into is None:
+        reports = [json.loads(path.read_text()) for path in given.files]
+        print("\n\n".join(markdown(lines) for one in reports for lines in TABLES[one["benchmark"]](one)))
+        return
+    text = given.into.read_text()
+    for path in given.files:
+        text = filled(text, path, Path(__file__).parents[1])
+    given.into.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

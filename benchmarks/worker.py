@@ -1,0 +1,114 @@
+"""One variant in a process of its own, so that its memory can be told.
+
+Between turns it waits for its pipe, and takes no processor time from the others.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from benchmarks.variants import Setting, Variant, build
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# Each process is forked from one that has imported everything and computed nothing: that takes no seconds.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["benchmarks.variants"])
+
+
+class Worker:
+    """A variant's process, seen from the benchmark.
+
+    Raises:
+        RuntimeError: the process ended; its own message is on the terminal.
+    """
+
+    def __init__(self, variant: Variant, setting: Setting) -> None:
+        self.name = variant.name
+        self._pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(variant, setting, theirs))
+        self._process.start()
+        theirs.close()
+
+    def built(self) -> dict[str, float]:
+        """Once, before the first turn: seconds of the first step, memory before it. Waits for it."""
+        return self._heard()
+
+    def turn(self, untimed: int, steps: int) -> dict[str, float]:
+        """Run so many steps: seconds per step, and the most memory that was held since the first step."""
+        self._pipe.send((untimed, steps))
+        return self._heard()
+
+    def _heard(self) -> dict[str, float]:
+        try:
+            found: dict[str, float] = self._pipe.recv()
+        except EOFError as error:
+            self._process.join()
+            raise RuntimeError(f"{self.name}: its process ended with {self._process.exitcode}") from error
+        return found
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
+    """Build a variant, then take turns until the pipe is closed."""
+    torch.set_num_threads(setting.threads)
+    running = build(variant, setting)
+    before = memory(setting.device)["now_mib"]
+    running.prepare()
+    took = seconds(running.step, 1, setting.device)
+    running.stop()
+    memory(setting.device, reset=True)  # what a compiler took is not the step's
+    pipe.send({"first_s": took, "before_mib": before})
+    while True:
+        try:
+            untimed, steps = pipe.recv()
+        except EOFError:
+            return
+        running.prepare()
+        seconds(running.step, untimed, setting.device)
+        took = seconds(running.step, steps, setting.device)
+        running.stop()
+        pipe.send({"seconds": took, **memory(setting.device)})
+
+
+def memory(device: str, reset: bool = False) -> dict[str, float]:
+    """MiB held now, and at most since the last reset: of the GPU where it computes there, else of the process."""
+    if device.startswith("cuda"):
+        if reset:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        # Reserved: what graphs use within themselves is allocated to nobody, but nobody else can have it.
+        return {"now_mib": torch.cuda.memory_reserved() / 2**20, "peak_mib": torch.cuda.max_memory_reserved() / 2**20}
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+    now, peak = (float(lines[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+    if reset:
+        RESET.write_text("5")  # the peak starts anew from what is held now
+    return {"now_mib": now, "peak_mib": peak}
+
+
+def wait(device: str) -> None:
+    """For the device to have done all that it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def seconds(step: Callable[[], object], times: int, device: str) -> float:
+    """Of one step, by the mean of some."""
+    wait(device)
+    began = time.perf_counter()
+    for _ in range(times):
+        step()
+    wait(device)
+    return (time.perf_counter() - began) / max(times, 1)
