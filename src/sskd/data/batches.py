@@ -33,6 +33,11 @@ class Resident:
         """See `Feed`."""
         return comfortable(self.pixels.shape[-1])
 
+    @property
+    def unchanging(self) -> bool:
+        """Whether an image's training crops are the image itself, every time."""
+        return isinstance(self.crops, Padded) and not self.crops.flip and not self.crops.padding
+
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""
         return len(self.labels) // min(batch_size, len(self.labels))

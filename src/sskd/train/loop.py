@@ -21,6 +21,7 @@ from sskd.train.gradients import Gradients, gradients_of
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
+from sskd.train.remembered import remembered
 from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
@@ -145,6 +146,7 @@ class StageRun:
     def _train(self, step: Step, state: dict[str, Any] | None) -> None:
         gradients = gradients_of(step)
         trained = self.enter()
+        step.known = remembered(self, step)
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
         first, part = self._restore(state, optimizer) if state else (0, Part())

@@ -71,6 +71,8 @@ class Step(nn.Module):
             side: tuple(dict.fromkeys(tap for _, term in stage.loss.values() for tap in getattr(term, f"{side}_taps")))
             for side in SIDES
         }
+        self._read = read["teacher"]
+        self.known: Outputs | None = None  # the teacher's values of all images, by number, where they never change
         self.student = Tapped(student, student.taps, read["student"]) if read["student"] else None
         self.teacher = Tapped(teacher, teacher.taps, read["teacher"]) if teacher and read["teacher"] else None
         again = execution.recompute and self.student is not None
@@ -84,7 +86,9 @@ class Step(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the stage's terms, each term, and what the terms watch."""
-        return self.losses(self.student_outputs(batch), self.teacher_outputs(batch), batch)
+        known = self.known
+        teacher = {tap: values[batch.index] for tap, values in known.items()} if known else self.teacher_outputs(batch)
+        return self.losses(self.student_outputs(batch), teacher, batch)
 
     def losses(self, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
         """See `forward`; of outputs that are there already."""
@@ -162,6 +166,11 @@ class Step(nn.Module):
     def teacher_outputs(self, batch: Batch) -> Outputs:
         """The teacher's, without gradients."""
         return self._outputs(self.teacher, batch)
+
+    def teacher_read(self, batch: Batch) -> Outputs:
+        """Of the teacher's values those that the terms read."""
+        outputs = self.teacher_outputs(batch)
+        return {tap: outputs[tap] for tap in self._read}
 
     def _outputs(self, tapped: Tapped | None, batch: Batch) -> Outputs:
         if tapped is None:
