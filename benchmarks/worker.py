@@ -5,6 +5,7 @@ Between turns it waits for its pipe, and takes no processor time from the others
 
 import multiprocessing
 import time
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -68,9 +69,10 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
     before = memory(setting.device)["now_mib"]
     running.prepare()
     took = seconds(running.step, 1, setting.device)
+    waits = {"waits": synchronisations(running.step)} if setting.device.startswith("cuda") else {}
     running.stop()
     memory(setting.device, reset=True)  # what a compiler took is not the step's
-    pipe.send({"first_s": took, "before_mib": before})
+    pipe.send({"first_s": took, "before_mib": before, **waits})
     while True:
         try:
             untimed, steps = pipe.recv()
@@ -81,6 +83,16 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
         took = seconds(running.step, steps, setting.device)
         running.stop()
         pipe.send({"seconds": took, **memory(setting.device)})
+
+
+def synchronisations(step: Callable[[], object]) -> int:
+    """How often the host waits for the GPU within one step."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(one.message) for one in caught)
 
 
 def memory(device: str, reset: bool = False) -> dict[str, float]:
