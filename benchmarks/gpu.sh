@@ -34,8 +34,8 @@ if [ -n "$tiny" ]; then
     pair="cifar_resnet8:cifar_resnet8"
     step="--pairs [\"$pair\"] --batch_size 4 --rounds 1 --steps 1 --images 16 --classes 4 --peer false"
     fed="--workers 0"; feeds="--batch_size 4 --untimed 0 --timed 1 --images 16 --width 48 --height 40 --size 32 --workers [0]"
-    growth="--student cifar_resnet8 --teacher cifar_resnet8 --rounds 1 --steps 1 --batches [4,8] --views [2,4] --classes [4,8]"
-    growth="$growth --images [16,32] --widths [8,16]"
+    growth="--student cifar_resnet8 --teacher cifar_resnet8 --rounds 1 --steps 1 --batches [4] --views [2] --classes [4]"
+    growth="$growth --images [16] --widths [8,16]"
     roof="--pairs [\"$pair\"] --batch_size 4 --rounds 1 --side 64 --copied 4096"
     whole="--teacher cifar_resnet8 --student cifar_resnet8 --teacher_epochs 1 --head_epochs 1 --epochs 1 --batch_size 32"
 else

@@ -124,7 +124,7 @@ def main(
     setting = Setting(teacher, student, device=device, threads=threads, images=min(images))
 
     def keep(part: str, sizes: Sequence[int], costs: dict[str, list[float]]) -> None:
-        powers = {name: exponent(sizes, values) for name, values in costs.items() if min(values) > 0}
+        powers = {name: exponent(sizes, values) for name, values in costs.items() if len(sizes) > 1 and min(values) > 0}
         results.keep(part, {"sizes": list(sizes), **costs, "exponents": powers})
 
     for axis, sizes in axes.items():

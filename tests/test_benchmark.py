@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks import as_published
 from benchmarks.ours import Ours, normalised, random_data
-from benchmarks.results import exponent
-from benchmarks.step import main, measure
+from benchmarks.results import Results, exponent
+from benchmarks.step import measure
 from benchmarks.tables import TABLES, filled
 from benchmarks.variants import ALONE, WITH_INPUT, Setting, Variant, has_bf16
 from sskd.methods.parts import CrossEntropy, SoftTargets
@@ -140,18 +140,13 @@ def test_torchdistill_trains_on_the_same_loss() -> None:
     assert images.shape == (8, 4, 3, 32, 32) and labels.shape == (8,)
 
 
-def test_the_benchmark_measures_every_variant(tmp_path: Path) -> None:
-    out, pair = tmp_path / "step.json", "cifar_resnet8:cifar_resnet8"
-    given: Any = {"pairs": (pair,), "batch_size": 4, "rounds": 1, "threads": 1, "images": 16, "classes": 4, "out": out}
-    report = main(**given, peer=False)
-    written = json.loads(out.read_text())
-    assert written == json.loads(json.dumps(report))
+def check_step(written: dict[str, Any]) -> None:
+    """Every variant is there, and its figures agree with each other."""
     assert written["command"].startswith("python -m benchmarks.step --pairs '[\"cifar_resnet8:cifar_resnet8\"]' ")
-    assert str(tmp_path) not in out.read_text()
     assert {"python", "torch", "timm", "sskd", "processor", "platform"} <= written.keys()
     bf16 = [f"ours, bf16 channels_last{end}" for end in ("", " folded")] if has_bf16("cpu") else []
     fp32 = [f"ours, fp32 {end}" for end in ("contiguous", "channels_last", "channels_last folded")]
-    found = written["parts"][pair]
+    found = written["parts"]["cifar_resnet8:cifar_resnet8"]
     assert list(found) == [ALONE, WITH_INPUT, *fp32, *bf16]
     for row in found.values():
         low, median, high = row["ms_per_step"]
@@ -161,11 +156,16 @@ def test_the_benchmark_measures_every_variant(tmp_path: Path) -> None:
         assert row["peak_mib"] >= row["before_mib"] > 0
         for key, reference in (("times_alone", ALONE), ("times_with_input", WITH_INPUT)):
             assert row[key][1] == pytest.approx(found[reference]["ms_per_step"][1] / median)
-    before = out.read_bytes()
-    assert main(**given, peer=False)["parts"] == written["parts"]
-    assert out.read_bytes() == before  # nothing is done twice
+
+
+def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "some.json"
+    results = Results(path, "step", {"device": "cpu"})
+    assert "a" not in results
+    results.keep("a", {"ms": 1})
+    assert "a" in Results(path, "step", {"device": "cpu"}) and str(tmp_path) not in path.read_text()
     with pytest.raises(SystemExit, match="measured with other settings"):
-        main(**given, peer=True)
+        Results(path, "step", {"device": "cuda"})
 
 
 def test_a_variant_that_fails_is_told() -> None:
@@ -208,7 +208,8 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
         tables = TABLES[report["benchmark"]](report)
         assert tables and all(len(row) == len(table.head) for table in tables for row in table.rows)
     growth, pipeline, roofline, _ = (report["parts"] for report in reports)
-    assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 2
+    check_step(reports[-1])
+    assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 1
     assert all(row["images_per_s"][1] > 0 for name, row in pipeline.items() if "ms" not in name)
     kinds = roofline["cifar_resnet8:cifar_resnet8, fp32"]["kinds"]
     assert kinds["convolutions"]["flops"] > 0.9 * sum(row["flops"] for row in kinds.values())
