@@ -47,8 +47,9 @@ def test_the_same_head_for_one_look_at_each_image(monkeypatch: pytest.MonkeyPatc
     assert sum(asked[1:]) == 4 * IMAGES * EPOCHS  # the first was to see how much room it would take
     for one, two in zip(weights(trainer), weights(other), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
-    for one, two in zip(kept.records, expected.records, strict=True):
-        assert one["loss"] == pytest.approx(two["loss"], rel=1e-11) and one["train"] == pytest.approx(two["train"])
+    for record, other_record in zip(kept.records, expected.records, strict=True):
+        assert record["loss"] == pytest.approx(other_record["loss"], rel=1e-11)
+        assert record["train"] == pytest.approx(other_record["train"])
 
 
 @pytest.mark.parametrize(("padding", "epochs"), [(1, EPOCHS), (0, 1)])

@@ -12,6 +12,7 @@ from sskd.data.batches import Resident
 from sskd.methods import METHODS
 from sskd.train import loop
 from sskd.train.loop import Data, Schedule, Trainer
+from sskd.train.step import Execution
 from tests.trainers import SHAPE, SIZE, Kept, build
 
 METHOD = partial(METHODS["sskd"], head_epochs=2)
@@ -34,7 +35,7 @@ def test_a_run_compiles_each_stage_once(monkeypatch: pytest.MonkeyPatch) -> None
     counters.clear()
     kept = Kept()
     trainer = trainer_of(3, kept)
-    trainer.execution = loop.Execution(compiled=True)
+    trainer.execution = Execution(compiled=True)
     trainer.fit()
     assert [record["stage"] for record in kept.records] == ["head", "head", "student", "student"]
     assert counters["stats"]["unique_graphs"] == len(trainer.plan.stages)

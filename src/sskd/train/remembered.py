@@ -30,7 +30,7 @@ def remembered(run: "StageRun", step: Step) -> Outputs | None:
     for cut in feed.whole(trainer.schedule.batch_size):
         generator = generator_at("remembered")
         before = generator.get_state()
-        batch = run._viewed(cut, generator, 0)
+        batch = run.viewed(cut, generator, 0)
         if not torch.equal(generator.get_state(), before):  # the views are drawn
             return None
         values = step.teacher_read(batch)
