@@ -32,6 +32,11 @@ def photograph(scene: Image.Image, generator: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
+def name(label: int) -> str:
+    """Of a class, as ImageNet's synsets look."""
+    return f"n{label:08}"
+
+
 def photographs(count: int, classes: int, seed: int) -> Iterator[tuple[bytes, int]]:
     """JPEGs with their labels."""
     scenes = [Image.fromarray(pixels) for pixels in load_sample_images().images]
@@ -45,15 +50,16 @@ def write_folders(folder: Path, images: int, tests: int, classes: int) -> Path:
     """train/CLASS/N.jpg and val/CLASS/N.jpg."""
     for seed, (split, count) in enumerate((("train", images), ("val", tests))):
         for i, (content, label) in enumerate(photographs(count, classes, seed)):
-            place = folder / split / f"n{label:08}"
+            place = folder / split / name(label)
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{i:06}.jpg").write_bytes(content)
     return folder
 
 
 def write_shards(folder: Path, images: int, tests: int, classes: int, each: int) -> Path:
-    """train-NNNNNN.tar and val-NNNNNN.tar with KEY.jpg and KEY.cls, `each` images in one."""
+    """train-NNNNNN.tar and val-NNNNNN.tar with KEY.jpg and KEY.cls, `each` images in one; classes.txt beside them."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classes.txt").write_text("".join(f"{name(label)}\n" for label in range(classes)))
     for seed, (split, count) in enumerate((("train", images), ("val", tests))):
         for i, (content, label) in enumerate(photographs(count, classes, seed)):
             with tarfile.open(folder / f"{split}-{i // each:06}.tar", "a") as archive:

@@ -29,6 +29,7 @@ datasets = pytest.importorskip("datasets", reason="the extra hub is not installe
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sskd.data.hub.quick_hub", lambda _: None)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0.1)  # 5 s after each epoch
 
 
 def test_columns_and_splits_are_guessed(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ def _time(stage: StageCost, price: float | None) -> list[str]:
     size = stage.images // stage.steps
     every = stage.decoding is not None and stage.decoding.when != "once"
     decoded = f"{stage.decoding.training:,.0f}" if stage.decoding and every else "-"
-    cells = [f"{1000 * stage.step.seconds:,.0f} ms", _rate(size / stage.step.seconds), decoded, stage.hours.bound]
+    step = f"{1000 * stage.step.seconds:,.0f} ms" if stage.step.seconds < 10 else f"{stage.step.seconds:,.0f} s"
+    cells = [step, _rate(size / stage.step.seconds), decoded, stage.hours.bound]
     cells += [_duration(hours) for hours in (stage.hours.epoch, stage.hours.evaluation, stage.hours.whole)]
     return cells + ([f"{price * stage.hours.whole:,.2f}"] if price is not None else [])
 
