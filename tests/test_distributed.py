@@ -33,7 +33,7 @@ def _trained(method: Callable[..., Plan], world: World) -> dict[str, Tensor]:
     if not world.first:  # what was measured is with the first process
         return found
     losses = [float(value) for record in kept.records for value in record["loss"].values()]
-    seen = [record["validation"].get("top1", 0.0) for record in kept.records]
+    seen = [record["validation"].get(key, 0.0) for record in kept.records for key in ("top1", "ss_accuracy")]
     return {**found, "losses": torch.tensor([*losses, *seen], dtype=torch.float64)}
 
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Cli
+from tests.conftest import TRAINING, Cli
 from tests.interruption import SHORT, assert_refused
+from tests.photographs import write_photographs
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -55,3 +56,23 @@ def test_refusals(distil: Cli, tmp_path: Path) -> None:
     refused = distil("--out", tmp_path / "run", "--options.pretext", "jigsaw", "--options.transformations", "all")
     assert_refused(refused, "The pretext jigsaw makes views of its own")
     assert not (tmp_path / "run").exists()
+
+
+def test_photographs(sskd: Cli, tmp_path: Path) -> None:
+    """Crops of their own for each view, decoded by workers or once; coloured, or known by their numbers."""
+    data = write_photographs(tmp_path / "data", {"train": 6, "test": 3})
+    small = ("--size", "15", "--validation", "0", "--epochs", "1", *TRAINING)  # odd
+    taught = sskd("teacher", "--data", data, "--model", "cifar_resnet8", "--out", tmp_path / "teacher", *small)
+    assert taught.code == 0, taught
+    given = ("--student", "cifar_resnet8", "--data", data, "--teacher", tmp_path / "teacher", *small)
+    runs: dict[str, tuple[str, ...]] = {
+        "once": ("--options.transformations", "all", "--decode", "once"),
+        "anew": ("--options.pretext", "exemplar", "--options.answers", "8", "--decode", "workers", "--workers", "0"),
+        "puzzled": ("--options.pretext", "jigsaw"),
+    }
+    for name, words in runs.items():
+        done = sskd("distill", *given, "--out", tmp_path / name, "--options.head_epochs", "1", *words)
+        assert done.code == 0, done
+        last = log_of(tmp_path / name)[-1]
+        assert 0 <= last["fresh" if name == "anew" else "test"]["ss_accuracy"] <= 1
+        assert ("8 of the answers are drawn in each step" in done.out) == (name == "anew")
