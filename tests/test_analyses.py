@@ -17,7 +17,9 @@ from sskd.api import distill, evaluate
 from sskd.jobs.job import restored
 from sskd.methods.plan import Optim
 from sskd.methods.sskd import Similarity
+from sskd.seeds import generator_at
 from tests.conftest import TRAINING, Cli
+from tests.photographs import write_photographs
 
 HEAD = ("kind", "data", "split", "images", "teacher", "student", "command", "versions", "created", "notes")
 
@@ -36,6 +38,11 @@ def distilled(few: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory
 def kept(run: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "analyses" / f"{name}.json").read_text())
     return found
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return result
 
 
 def test_similarity(distilled: Path, sskd: Cli) -> None:
@@ -65,7 +72,7 @@ def test_heads_are_those_that_were_trained(distilled: Path) -> None:
     logged = finished.result["last"]["test"]["ss_accuracy"]
     shares, test = [], finished.parts.splits.evaluation["test"]
     for pixels, labels in batches(test, 15, finished.device):  # type: ignore[arg-type]
-        batch = viewed(finished, pixels, labels)
+        batch = viewed(finished, pixels, labels, generator_at("evaluate"))
         logits = answers(heads.pretext, heads.student, outputs(heads.network, batch, "pooled"))
         shares.append((logits.argmax(1) == heads.pretext.target(batch)).float().mean())
     assert float(torch.stack(shares).mean()) == pytest.approx(logged)
@@ -125,11 +132,22 @@ def test_runs_without_a_teacher(teacher: Path, sskd: Cli, tmp_path: Path) -> Non
     found = kept(run, "similarity")
     assert found["ss"] is None and found["predictions"] == {"kl": 0, "kl_temperature": 1, "agreement": 1}
     assert all(found["cka"][i][i] == pytest.approx(1) for i in range(6)) and set(found["l2"].values()) == {0}
-    assert sskd("inspect", run, "--images", "12", "--points", "0").code == 0
+    assert sskd("inspect", run, "--images", "99", "--points", "0").code == 0
     found = kept(run, "inspect")
+    assert found["images"] == 30 and found["top1"] == pytest.approx(result_of(run)["last"]["test"]["top1"])
     assert found["teacher"] is None and found["noisy"] == [] and "teacher_per_class" not in found
     assert found["error_levels"] == {"ss": None, "tf": None, "plain": None}
     assert "without a teacher" in sskd("probe", run, "--side", "teacher", "--data", "digits").err
+
+
+def test_photographs_are_seen_as_in_evaluation(sskd: Cli, tmp_path: Path) -> None:
+    photographs = write_photographs(tmp_path / "photographs", {"train": 12, "test": 10})
+    words = ("--data", photographs, "--model", "cifar_resnet8", "--size", "32", "--epochs", "2", "--validation", "0")
+    assert sskd("teacher", *words, "--out", tmp_path / "run", *TRAINING).code == 0
+    assert sskd("inspect", tmp_path / "run", "--points", "0").code == 0
+    found = kept(tmp_path / "run", "inspect")
+    assert found["images"] == 20
+    assert found["top1"] == pytest.approx(result_of(tmp_path / "run")["last"]["test"]["top1"])
 
 
 def test_what_has_moved(distilled: Path, teacher: Path, few: Path, sskd: Cli, tmp_path: Path) -> None:
@@ -210,8 +228,6 @@ def test_probe_of_a_teacher_and_of_bare_weights(distilled: Path, teacher: Path, 
 
 
 def test_probe_makes_colour_grey(distilled: Path, sskd: Cli, tmp_path: Path) -> None:
-    from tests.photographs import write_photographs
-
     photographs = write_photographs(tmp_path / "photographs", {"train": 16, "test": 4})
     done = sskd("probe", distilled, "--data", photographs, "--validation", "0.25")
     assert done.code == 0, done.err

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from sskd.analyses.features import tapped
 from sskd.analyses.finished import Finished
 from sskd.models.network import Network
-from sskd.seeds import generator_at
 from sskd.views.pretext import Batch, Pretext
 
 
-def viewed(finished: Finished, plain: Float[Tensor, "n C H W"], labels: Int64[Tensor, "n"]) -> Batch:
+def viewed(
+    finished: Finished, plain: Float[Tensor, "n C H W"], labels: Int64[Tensor, "n"], generator: torch.Generator
+) -> Batch:
     """The views that the run's method makes of images, as in its evaluation: of whole images, without a flip."""
     views = finished.plan.views
     crops = plain[:, None].expand(-1, views.views, -1, -1, -1)
-    images, asked = views.transform(crops, generator_at("analyses", "views"))
+    images, asked = views.transform(crops, generator)
     nowhere = torch.full_like(labels, -1)
     return Batch(images, labels, nowhere, asked, torch.full((), float(finished.job.training.epochs)), {})
 

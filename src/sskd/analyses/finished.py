@@ -209,4 +209,5 @@ def _heads(run: Run, parts: Prepared, plan: Plan) -> tuple[Heads | None, tuple[s
     network.backbone.load_state_dict(state["student"])
     term.load_state_dict(state[name])
     plan.modules["teacher_head"].load_state_dict(state["teacher_head"])
-    return Heads(term.pretext, term.head, plan.modules["teacher_head"], network, term.ratio), ()
+    ratio = term.ratio if term.pretext.selective else 1.0
+    return Heads(term.pretext, term.head, plan.modules["teacher_head"], network, ratio), ()

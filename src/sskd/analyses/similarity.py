@@ -16,6 +16,7 @@ from sskd.errors import UserError
 from sskd.methods.parts import row_kl
 from sskd.methods.stages import stages_of
 from sskd.models.network import Network
+from sskd.seeds import generator_at
 from sskd.views.contrastive import Contrastive
 
 MINIBATCH, PHOTOGRAPHS = 256, 64  # images in a minibatch of CKA, and of images larger than LARGE
@@ -134,7 +135,8 @@ def _matrices(finished: Finished, images: Images) -> tuple[dict[str, Any] | None
     heads = finished.heads
     if heads is None or not isinstance(heads.pretext, Contrastive):
         return None, {}
-    batch = viewed(finished, *next(batches(images, len(images), finished.device)))
+    plain, labels = next(batches(images, len(images), finished.device))
+    batch = viewed(finished, plain, labels, generator_at("evaluate"))
     sides = {"student": (heads.network, heads.student), "teacher": (finished.teacher, heads.teacher)}
     logits = {
         side: answers(heads.pretext, head, outputs(network, batch, "pooled")) for side, (network, head) in sides.items()

@@ -13,6 +13,7 @@ from sskd.analyses.finished import Finished
 from sskd.data.images import Images
 from sskd.methods.parts import error_level, select
 from sskd.methods.sskd import Transformed
+from sskd.seeds import generator_at
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch
 
@@ -33,9 +34,14 @@ class Levels:
         self._answers = logits.shape[1]
         return level, kept
 
+    @property
+    def rows(self) -> int:
+        """How many have been added."""
+        return sum(map(len, self._levels))
+
     def histogram(self) -> dict[str, Any] | None:
         """Counts of levels from each edge to below the next: 0, 1, 2, 3-4, 5-8 ... up to the number of answers."""
-        if not self._levels:
+        if not self.rows:
             return None
         edges = [0, 1, *(2**i + 1 for i in range(self._answers.bit_length()) if 2**i + 1 < self._answers)]
         levels, borders = torch.cat(self._levels), torch.tensor(edges)
@@ -44,12 +50,12 @@ class Levels:
 
     def selection(self) -> dict[str, Any] | None:
         """Rows, the share of wrong ones among them, the share that is transferred; None where nothing is."""
-        if not self._levels or self.ratio is None:
+        if not self.rows or self.ratio is None:
             return None
         levels, kept = torch.cat(self._levels), torch.cat(self._kept)
         return {
             "ratio": self.ratio,
-            "rows": len(levels),
+            "rows": self.rows,
             "wrong": float((levels > 0).double().mean()),
             "kept": float(kept.double().mean()),
         }
@@ -99,8 +105,9 @@ def look(finished: Finished, images: Images, most: int) -> Transferred:
         return found
     size = min(finished.job.training.batch_size, len(images))
     nearest, farthest = list[Mistake](), list[Mistake]()
+    generator = generator_at("evaluate")  # the address of a run's own evaluation
     for i, (plain, labels) in enumerate(batches(images, size, finished.device)):
-        batch = viewed(finished, plain, labels)
+        batch = viewed(finished, plain, labels, generator)
         values = outputs(finished.teacher, batch, *(("pooled",) if heads else ()))
         found.plain.update(values["logits"][:, 0], labels)
         if batch.images.shape[1] > 1:
