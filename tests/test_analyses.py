@@ -227,6 +227,13 @@ def test_probe_of_a_teacher_and_of_bare_weights(distilled: Path, teacher: Path, 
     assert (bare["linear"], bare["knn"], bare["weights"]) == tuple(of_teacher[k] for k in ("linear", "knn", "weights"))
 
 
+def test_probe_of_the_images_themselves(sskd: Cli, few: Path, tmp_path: Path) -> None:
+    done = sskd("probe", "pixels", "--data", few, "--out", tmp_path / "pixels.json")
+    assert done.code == 0 and "The images themselves, on few:" in done.out, done.err
+    found = json.loads((tmp_path / "pixels.json").read_text())
+    assert found["protocol"]["dimensions"] == 64 and found["linear"]["top1"] > 0.9 and found["weights"] is None
+
+
 def test_probe_makes_colour_grey(distilled: Path, sskd: Cli, tmp_path: Path) -> None:
     photographs = write_photographs(tmp_path / "photographs", {"train": 16, "test": 4})
     done = sskd("probe", distilled, "--data", photographs, "--validation", "0.25")

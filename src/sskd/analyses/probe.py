@@ -1,24 +1,25 @@
 """`sskd probe`: how well frozen features tell the classes of other data apart."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from sskd.analyses.features import tapped
 from sskd.analyses.files import keep, made_by
-from sskd.analyses.linear import Linear, best_of, fit, neighbours, voted
+from sskd.analyses.protocol import Features, measured
 from sskd.data import load_source
 from sskd.data.crops import Crops
 from sskd.data.decoded import default_workers
+from sskd.data.images import Images
 from sskd.data.prepare import image_shape, make_feed
-from sskd.data.source import ImageSet, Source
+from sskd.data.source import ImageSet, Indexed, Source
 from sskd.data.streams import Stream
-from sskd.data.subsets import validation_split
 from sskd.errors import UserError
 from sskd.files import make_folder, write_json
 from sskd.jobs.adopt import as_evaluated
@@ -30,18 +31,9 @@ from sskd.reading import Reading
 from sskd.runs import Run
 from sskd.seeds import generator_at
 
-PENALTIES = tuple(10.0**power for power in range(1, -7, -1))  # the strongest first; each begins where the last ended
-NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
+PIXELS = "pixels"  # in the place of a network: the images themselves
+SIDE = 32  # to which they are then reduced
 BATCH = 256
-
-
-class Features(NamedTuple):
-    """Frozen features of a data set, in float64 on the CPU."""
-
-    train: Float[Tensor, "N D"]
-    train_labels: Int64[Tensor, "N"]
-    test: Float[Tensor, "M D"]
-    test_labels: Int64[Tensor, "M"]
 
 
 def probe(
@@ -65,7 +57,9 @@ def probe(
     The result is written to RUN/analyses/probe-DATA.json where the network is a run's.
 
     Args:
-        network: a run directory, or any network that `sskd evaluate` takes; the word --network may be left out.
+        network: a run directory, or any network that `sskd evaluate` takes; or the word pixels, for the images
+            themselves, reduced to 32 pixels: what a network's features have to be better than. The word --network may
+            be left out.
         data: the data set to probe on (see `sskd list data`): digits, FAMILY:PATH, or a folder.
         side: of a run: its student, or the teacher that it was distilled from.
         architecture: the network of a bare weights file.
@@ -90,25 +84,22 @@ def probe(
         raise UserError(f"images must be at least 1 and validation above 0; got {images} and {validation}.")
     if Path(network).is_file() and classes is None:
         raise UserError(f"{network} holds weights alone. Say for how many classes its classifier is: --classes N.")
-    where = torch.device(pick_device(device))
-    brought, names = Brought(network, architecture, mean, std), tuple(map(str, range(classes or 0)))
-    if side == "teacher":
-        brought, names = _teacher_of(network)
-    loaded = load_network(brought, Facts(names, 3, None))
     source = load_source(data, reading)
-    features, shape = _extracted(loaded, source, size, images, seed, where)
+    sets = [_drawn(one, images, seed, source) for one in (source.train, source.test)]
     name = "-".join([source.name, *([reading.label] if reading.label else []), *_part_of(reading)])
-    found = {
-        "kind": "probe",
-        "data": name,
-        "network": network,
-        "side": side,
-        "architecture": loaded.architecture,
-        **{key: describe(loaded)[key] for key in ("weights", "mean", "std", "normalisation_from")},
-        **_measured(features, source.class_names, validation, seed),
-        "notes": [*source.notes, *_conversions(loaded, shape)],
-        **made_by(),
-    }
+    found: dict[str, Any] = {"kind": "probe", "data": name, "network": network, "side": side}
+    if network == PIXELS:
+        features, about, notes = _raw(sets), {"architecture": PIXELS, "weights": None}, list[str]()
+    else:
+        brought, names = Brought(network, architecture, mean, std), tuple(map(str, range(classes or 0)))
+        if side == "teacher":
+            brought, names = _teacher_of(network)
+        loaded = load_network(brought, Facts(names, 3, None))
+        features, shape = _extracted(loaded, sets, size, torch.device(pick_device(device)))
+        about, notes = describe(loaded), _conversions(loaded, shape)
+        del about["order"]  # of its own classes
+    found |= {**about, **measured(features, source.class_names, validation, seed)}
+    found |= {"notes": [*source.notes, *notes], **made_by()}
     _write(found, network, f"probe-{name}{'-teacher' if side == 'teacher' else ''}", out)
     return found
 
@@ -130,10 +121,9 @@ def _teacher_of(run: str) -> tuple[Brought, tuple[str, ...]]:
 
 
 def _extracted(
-    network: Network, source: Source, size: int | None, most: int, seed: int, device: torch.device
+    network: Network, drawn: Sequence[ImageSet], size: int | None, device: torch.device
 ) -> tuple[Features, tuple[int, int, int]]:
     """The features of training and test images, and the shape of the images that the network is given."""
-    drawn = [_drawn(images, most, seed, source) for images in (source.train, source.test)]
     sets, crops = as_evaluated(drawn, network, size)
     shape = image_shape(sets[0], crops)
     if "pooled" not in network.shapes(shape):
@@ -143,7 +133,17 @@ def _extracted(
     return Features(train, sets[0].labels, test, sets[1].labels), shape
 
 
-def _drawn(images: ImageSet, most: int, seed: int, source: Source) -> ImageSet:
+def _raw(sets: list[Indexed]) -> Features:
+    """The images' own values."""
+    values, labels = list[Tensor](), list[Tensor]()
+    for images in sets:
+        small = images.reduced(SIDE) if isinstance(images, Images) else images.stored(SIDE)
+        values.append(small.pixels.flatten(1).double() / 255)
+        labels.append(small.labels)
+    return Features(values[0], labels[0], values[1], labels[1])
+
+
+def _drawn(images: ImageSet, most: int, seed: int, source: Source) -> Indexed:
     if isinstance(images, Stream):
         raise UserError(f"{source.name} is read as a stream, which cannot be split. Leave --reading.stream out.")
     if len(images) <= most:
@@ -157,74 +157,6 @@ def _pooled(network: Network, images: ImageSet, crops: Crops, device: torch.devi
     with tapped(network, "pooled") as read:
         values = [read(cut.pixels[:, 0].float() / 255)["pooled"].cpu() for cut in feed.whole(BATCH)]
     return torch.cat(values).double()
-
-
-def _measured(features: Features, names: tuple[str, ...], validation: float, seed: int) -> dict[str, Any]:
-    """Both classifiers: chosen on validation images, then given all training images and measured on the test images."""
-    fitted, held_out = validation_split(features.train_labels, validation, seed, names)
-    test_share = torch.bincount(features.test_labels).max() / len(features.test_labels)
-    return {
-        "classes": len(names),
-        "most_frequent_class": float(test_share),
-        "protocol": {
-            "features": "the input of the network's classifier, in eval mode, images whole and without augmentation",
-            "dimensions": features.train.shape[1],
-            "training_images": len(features.train),
-            "validation_images": len(held_out),
-            "test_images": len(features.test),
-            "seed": seed,
-            "linear": "multinomial logistic regression by L-BFGS on features brought to mean 0 and deviation 1 on the "
-            "training images; penalty / 2 x squared weights, chosen on the validation images (stratified), the "
-            "strongest of equals; fitted again with them, then tested once",
-            "penalties": list(PENALTIES),
-            "knn": "majority among the k nearest by cosine, ties to the nearest; k chosen on the validation images, "
-            "the smallest of equals; then the neighbours are all training images",
-        },
-        "linear": _linear(features, fitted, held_out, len(names)),
-        "knn": _nearest(features, fitted, held_out, len(names)),
-    }
-
-
-def _linear(
-    features: Features, fitted: Int64[Tensor, "T"], held_out: Int64[Tensor, "V"], classes: int
-) -> dict[str, Any]:
-    mean, deviation = features.train.mean(0), features.train.std(0).clamp(min=1e-12)
-    train, test = ((values - mean) / deviation for values in (features.train, features.test))
-    labels, tried, last = features.train_labels, list[Linear](), None
-    for penalty in PENALTIES:
-        last = fit(train[fitted], labels[fitted], classes, penalty, last)
-        tried.append(last)
-    scores = [one.top1(train[held_out], labels[held_out]) for one in tried]
-    best = best_of(scores)
-    final = fit(train, labels, classes, PENALTIES[best], tried[best])
-    return {
-        "top1": final.top1(test, features.test_labels),
-        "train_top1": final.top1(train, labels),
-        "validation_top1": scores[best],
-        "regularisation": PENALTIES[best],
-        "tried": [{"penalty": penalty, "validation_top1": s} for penalty, s in zip(PENALTIES, scores, strict=True)],
-    }
-
-
-def _nearest(
-    features: Features, fitted: Int64[Tensor, "T"], held_out: Int64[Tensor, "V"], classes: int
-) -> dict[str, Any]:
-    train, labels = features.train, features.train_labels
-    numbers = [k for k in NEIGHBOURS if k <= len(fitted)]
-    near = neighbours(train[fitted], labels[fitted], train[held_out], numbers[-1])
-    scores = [_share(voted(near, k, classes), labels[held_out]) for k in numbers]
-    k = numbers[best_of(scores)]
-    near = neighbours(train, labels, features.test, k)
-    return {
-        "k": k,
-        "top1": _share(voted(near, k, classes), features.test_labels),
-        "validation_top1": max(scores),
-        "tried": [{"k": k, "validation_top1": score} for k, score in zip(numbers, scores, strict=True)],
-    }
-
-
-def _share(predicted: Int64[Tensor, "N"], labels: Int64[Tensor, "N"]) -> float:
-    return float((predicted == labels).double().mean())
 
 
 def _conversions(network: Network, shape: tuple[int, int, int]) -> list[str]:

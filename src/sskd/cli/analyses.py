@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sskd.analyses.inspection import inspect
-from sskd.analyses.probe import probe
+from sskd.analyses.probe import PIXELS, probe
 from sskd.analyses.similarity import similarity
 
 Show = Callable[[Mapping[str, Any], Console], None]
@@ -93,7 +93,9 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
 def _show_probe(found: Mapping[str, Any], console: Console) -> None:
     said, linear, knn = found["protocol"], found["linear"], found["knn"]
     place = f"{found['architecture']}, {'teacher of ' if found['side'] == 'teacher' else ''}{found['network']}"
-    table = Table("classifier", "validation top-1", "test top-1", title=f"{place}, on {found['data']}")
+    place = "The images themselves" if found["network"] == PIXELS else f"Frozen features of {place}"
+    console.print(f"{place}, on {found['data']}:", highlight=False, soft_wrap=True, markup=False)
+    table = Table("classifier", "validation top-1", "test top-1")
     table.add_row(f"linear, penalty {linear['regularisation']:g}", *_shares(linear))
     table.add_row(f"{knn['k']} nearest", *_shares(knn))
     console.print(table)
