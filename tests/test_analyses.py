@@ -9,16 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from sskd.analyses.answers import answers, outputs, viewed
-from sskd.analyses.features import batches
-from sskd.analyses.finished import load_finished
+from sskd.analyses.answers import outputs, viewed
+from sskd.analyses.finished import Looked, load_finished
 from sskd.analyses.probe import probe
 from sskd.api import distill, evaluate
 from sskd.jobs.job import restored
 from sskd.methods.plan import Optim
 from sskd.methods.sskd import Similarity
-from sskd.seeds import generator_at
-from tests.conftest import TRAINING, Cli
+from tests.conftest import TRAINING, Cli, in_memory
 from tests.photographs import write_photographs
 
 HEAD = ("kind", "data", "split", "images", "teacher", "student", "command", "versions", "created", "notes")
@@ -70,11 +68,10 @@ def test_heads_are_those_that_were_trained(distilled: Path) -> None:
     heads = finished.heads
     assert heads is not None and heads.ratio == 0.5
     logged = finished.result["last"]["test"]["ss_accuracy"]
-    shares, test = [], finished.parts.splits.evaluation["test"]
-    for pixels, labels in batches(test, 15, finished.device):  # type: ignore[arg-type]
-        batch = viewed(finished, pixels, labels, generator_at("evaluate"))
-        logits = answers(heads.pretext, heads.student, outputs(heads.network, batch, "pooled"))
-        shares.append((logits.argmax(1) == heads.pretext.target(batch)).float().mean())
+    shares, test = [], in_memory(finished.parts.splits.evaluation["test"])
+    for batch in viewed(finished, Looked(test, None), 15):
+        logits = heads.term.answers(heads.term.head, outputs(heads.network, batch, "pooled"), batch)
+        shares.append((logits.argmax(1) == heads.term.target(batch)).float().mean())
     assert float(torch.stack(shares).mean()) == pytest.approx(logged)
 
 
@@ -87,8 +84,8 @@ def test_the_run_is_put_together_as_it_was(distilled: Path, few: Path) -> None:
     kept_epoch = (finished.result["best"] or finished.result["last"])["test"]["top1"]
     assert evaluate(str(distilled), str(few))["top1"] == pytest.approx(kept_epoch)
     assert any(isinstance(term, Similarity) for _, term in finished.plan.stages[-1].loss.values())
-    one, other = (finished.images("test", 10, seed).pixels for seed in (0, 1))
-    assert torch.equal(one, finished.images("test", 10, 0).pixels) and not torch.equal(one, other)
+    one, other = (finished.images("test", 10, seed).images.pixels for seed in (0, 1))
+    assert torch.equal(one, finished.images("test", 10, 0).images.pixels) and not torch.equal(one, other)
 
 
 def test_inspect(distilled: Path, sskd: Cli) -> None:
@@ -121,6 +118,23 @@ def test_inspect(distilled: Path, sskd: Cli) -> None:
     assert before == {key: value for key, value in kept(distilled, "inspect").items() if key in before}
     assert sskd(*words, "--noisy", "0", "--points", "0").code == 0
     assert kept(distilled, "inspect")["embedding"] is None and not [*(distilled / "analyses/inspect").glob("*.jpg")]
+
+
+@pytest.mark.parametrize(("pretext", "answers"), [("rotation", 4), ("exemplar", 60)])
+def test_other_pretexts(pretext: str, answers: int, distil: Cli, sskd: Cli, tmp_path: Path) -> None:
+    words = ("--epochs", "1", "--options.head_epochs", "1", "--options.pretext", pretext, "--out", tmp_path / "run")
+    assert distil(*words).code == 0
+    done = sskd("inspect", tmp_path / "run", "--images", "20", "--points", "0")
+    levels = kept(tmp_path / "run", "inspect")["error_levels"]["ss"]
+    if pretext == "exemplar":
+        assert done.code == 0 and levels is None and "--split train shows its answers" in done.out
+        done = sskd("inspect", tmp_path / "run", "--split", "train", "--images", "20", "--points", "0")
+        levels = kept(tmp_path / "run", "inspect")["error_levels"]["ss"]
+    assert done.code == 0 and levels["answers"] == levels["edges"][-1] == answers and sum(levels["counts"]) == 80
+    found = kept(tmp_path / "run", "inspect")
+    assert found["noisy"] == [] and found["kept"]["ss"]["kept"] == 1
+    assert sskd("similarity", tmp_path / "run", "--images", "20").code == 0
+    assert kept(tmp_path / "run", "similarity")["ss"] is None
 
 
 def test_runs_without_a_teacher(teacher: Path, sskd: Cli, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Int64
+from torch import Tensor, nn
 
 from sskd.data.crops import Padded, Resized
 from sskd.data.images import Images
@@ -38,11 +39,26 @@ class Heads:
     `network` is the student of the last epoch, with which its head was trained; a run's student may be an earlier one.
     """
 
-    pretext: Pretext
-    student: nn.Module
+    term: Similarity
     teacher: nn.Module
     network: Network
-    ratio: float  # of wrong rows that are transferred
+
+    @property
+    def pretext(self) -> Pretext:
+        """The question."""
+        return self.term.pretext
+
+    @property
+    def ratio(self) -> float:
+        """How many of the wrong rows are transferred."""
+        return self.term.ratio if self.pretext.selective else 1.0
+
+
+class Looked(NamedTuple):
+    """Images that an analysis looks at, and which of the student's training images they are, if they are any."""
+
+    images: Images
+    index: Int64[Tensor, "N"] | None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,7 @@ class Finished:
             **names,
         }
 
-    def images(self, split: Split, count: int, seed: int) -> Images:
+    def images(self, split: Split, count: int, seed: int) -> Looked:
         """`count` images of a split as networks are given them in evaluation; all, where there are fewer.
 
         In a random order that the seed alone decides, so that neighbours are of different classes.
@@ -109,11 +125,12 @@ class Finished:
         images, crops = there[split], self.parts.crops
         if isinstance(images, Stream):
             raise UserError(f"The {split} images of {self.job.data} come as a stream and cannot be drawn from.")
-        chosen = images.take(torch.randperm(len(images), generator=generator_at("analyses", seed))[:count])
+        index = torch.randperm(len(images), generator=generator_at("analyses", seed))[:count]
+        chosen = images.take(index)
         if isinstance(crops, Resized):
             chosen = chosen.reduced(crops.stored) if isinstance(chosen, Images) else chosen.stored(crops.stored)
         assert isinstance(chosen, Images)
-        return Images(crops.whole(chosen.pixels), chosen.labels)
+        return Looked(Images(crops.whole(chosen.pixels), chosen.labels), index if split == "train" else None)
 
 
 def load_finished(place: str, data: str | None = None, teacher: str | None = None, device: str = "auto") -> Finished:
@@ -138,7 +155,7 @@ def load_finished(place: str, data: str | None = None, teacher: str | None = Non
         _same(config, parts, recorded is not None)
         plan = planned(job, parts, job.method)
     heads, notes = _heads(run, parts, plan)
-    for module in (parts.student, parts.teacher, *((heads.student, heads.teacher, heads.network) if heads else ())):
+    for module in (parts.student, parts.teacher, *((heads.term, heads.teacher, heads.network) if heads else ())):
         if module is not None:
             module.to(where).eval().requires_grad_(False)
     return Finished(run, config, result, job, parts, plan, heads, where, notes)
@@ -209,5 +226,4 @@ def _heads(run: Run, parts: Prepared, plan: Plan) -> tuple[Heads | None, tuple[s
     network.backbone.load_state_dict(state["student"])
     term.load_state_dict(state[name])
     plan.modules["teacher_head"].load_state_dict(state["teacher_head"])
-    ratio = term.ratio if term.pretext.selective else 1.0
-    return Heads(term.pretext, term.head, plan.modules["teacher_head"], network, ratio), ()
+    return Heads(term, plan.modules["teacher_head"], network), ()

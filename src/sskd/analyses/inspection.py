@@ -53,10 +53,11 @@ def inspect(
     if noisy < 0 or points < 0:
         raise UserError(f"noisy and points are numbers of images, not below 0; got {noisy} and {points}.")
     finished = load_finished(run, data, teacher, device)
-    looked_at = finished.images(split, images, seed)
+    drawn = finished.images(split, images, seed)
+    looked_at = drawn.images
     names = finished.parts.source.class_names
     networks = finished.networks
-    seen = look(finished, looked_at, noisy)
+    seen = look(finished, drawn, noisy)
     shown, thumbnails = _shown(seen.mistakes, looked_at, names)
     found: dict[str, Any] = {
         "kind": "inspect",
@@ -76,7 +77,7 @@ def inspect(
         if features is not None:
             pooled[side] = features
     found["embedding"] = embedding(pooled, looked_at.labels, names, points, seed) if points else None
-    found |= {"notes": list(finished.notes), **made_by()}
+    found |= {"notes": [*finished.notes, *seen.notes], **made_by()}
     keep(finished.run.path, "inspect", found, thumbnails)
     return found
 

@@ -6,17 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.analyses.answers import answers, outputs, viewed
+from sskd.analyses.answers import outputs, viewed
 from sskd.analyses.cka import SMALLEST, MinibatchCKA
 from sskd.analyses.features import batches, tapped
 from sskd.analyses.files import keep, made_by
-from sskd.analyses.finished import Finished, Split, load_finished
+from sskd.analyses.finished import Finished, Looked, Split, load_finished
 from sskd.data.images import Images
 from sskd.errors import UserError
 from sskd.methods.parts import row_kl
 from sskd.methods.stages import stages_of
 from sskd.models.network import Network
-from sskd.seeds import generator_at
 from sskd.views.contrastive import Contrastive
 
 MINIBATCH, PHOTOGRAPHS = 256, 64  # images in a minibatch of CKA, and of images larger than LARGE
@@ -58,7 +57,7 @@ def similarity(
     if temperature <= 0 or ss_images < 2:
         raise UserError(f"temperature must be above 0 and ss_images at least 2; got {temperature} and {ss_images}.")
     finished = load_finished(run, data, teacher, device)
-    looked_at = finished.images(split, images, seed)
+    looked_at, _ = finished.images(split, images, seed)
     found = {
         "kind": "similarity",
         **finished.about(run, split, len(looked_at), seed),
@@ -135,11 +134,11 @@ def _matrices(finished: Finished, images: Images) -> tuple[dict[str, Any] | None
     heads = finished.heads
     if heads is None or not isinstance(heads.pretext, Contrastive):
         return None, {}
-    plain, labels = next(batches(images, len(images), finished.device))
-    batch = viewed(finished, plain, labels, generator_at("evaluate"))
-    sides = {"student": (heads.network, heads.student), "teacher": (finished.teacher, heads.teacher)}
+    batch = next(viewed(finished, Looked(images, None), len(images)))
+    sides = {"student": (heads.network, heads.term.head), "teacher": (finished.teacher, heads.teacher)}
     logits = {
-        side: answers(heads.pretext, head, outputs(network, batch, "pooled")) for side, (network, head) in sides.items()
+        side: heads.term.answers(head, outputs(network, batch, "pooled"), batch)
+        for side, (network, head) in sides.items()
     }
     views, names = heads.pretext.views, finished.parts.source.class_names
     thumbnails = {f"similarity/{i}.jpg": pixels for i, pixels in enumerate(images.pixels)}

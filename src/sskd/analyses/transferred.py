@@ -7,13 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from sskd.analyses.answers import answers, outputs, viewed
-from sskd.analyses.features import batches
-from sskd.analyses.finished import Finished
-from sskd.data.images import Images
+from sskd.analyses.answers import outputs, viewed
+from sskd.analyses.finished import Finished, Looked
 from sskd.methods.parts import error_level, select
 from sskd.methods.sskd import Transformed
-from sskd.seeds import generator_at
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch
 
@@ -82,6 +79,7 @@ class Transferred:
     tf: Levels
     plain: Levels
     mistakes: list[Mistake]
+    notes: tuple[str, ...] = ()
 
     def error_levels(self) -> dict[str, Any]:
         """Histograms: of the head's answers, of the teacher's predictions on transformed views, and on plain ones."""
@@ -92,7 +90,7 @@ class Transferred:
         return {name: getattr(self, name).selection() for name in ("ss", "tf")}
 
 
-def look(finished: Finished, images: Images, most: int) -> Transferred:
+def look(finished: Finished, looked_at: Looked, most: int) -> Transferred:
     """Ask the teacher and its head about the views of the images, in batches as in the run's training.
 
     `most`: so many of the mistakes that are most nearly right are returned, and so many of the others.
@@ -103,20 +101,21 @@ def look(finished: Finished, images: Images, most: int) -> Transferred:
     found = Transferred(Levels(heads.ratio if heads else None), Levels(ratio_tf), Levels(None), [])
     if finished.parts.teacher is None:
         return found
-    size = min(finished.job.training.batch_size, len(images))
+    size = min(finished.job.training.batch_size, len(looked_at.images))
+    asks = heads is not None and (looked_at.index is not None or not heads.pretext.needs_index)
+    if heads and not asks:
+        found.notes = (f"{heads.pretext.name} asks about training images alone: --split train shows its answers.",)
     nearest, farthest = list[Mistake](), list[Mistake]()
-    generator = generator_at("evaluate")  # the address of a run's own evaluation
-    for i, (plain, labels) in enumerate(batches(images, size, finished.device)):
-        batch = viewed(finished, plain, labels, generator)
+    for i, batch in enumerate(viewed(finished, looked_at, size)):
+        labels = batch.labels
         values = outputs(finished.teacher, batch, *(("pooled",) if heads else ()))
         found.plain.update(values["logits"][:, 0], labels)
         if batch.images.shape[1] > 1:
             views = batch.images.shape[1] - 1
             found.tf.update(values["logits"][:, 1:].flatten(0, 1), labels.repeat_interleave(views))
-        if heads and len(labels) == size:  # a smaller batch asks an easier question
-            logits, target = answers(heads.pretext, heads.teacher, values), heads.pretext.target(batch)
-            there = target >= 0
-            level, kept = found.ss.update(logits[there], target[there])
+        if heads and asks and len(labels) == size:  # a smaller batch may ask an easier question
+            logits = heads.term.answers(heads.teacher, values, batch)
+            level, kept = found.ss.update(logits, heads.term.target(batch))
             if isinstance(heads.pretext, Contrastive):
                 mistakes = _mistakes(batch, logits, level, kept, i * size)
                 nearest = sorted([*nearest, *mistakes], key=lambda one: (one.rank, -one.similarity))[:most]
