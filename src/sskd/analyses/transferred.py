@@ -82,12 +82,14 @@ class Transferred:
     notes: tuple[str, ...] = ()
 
     def error_levels(self) -> dict[str, Any]:
-        """Histograms: of the head's answers, of the teacher's predictions on transformed views, and on plain ones."""
-        return {name: getattr(self, name).histogram() for name in ("ss", "tf", "plain")}
+        """Histograms, if any: of the head's answers, of the teacher's on transformed views and on plain ones."""
+        found = {name: getattr(self, name).histogram() for name in ("ss", "tf", "plain")}
+        return {name: levels for name, levels in found.items() if levels is not None}
 
     def kept(self) -> dict[str, Any]:
-        """What selective transfer would keep of these images."""
-        return {name: getattr(self, name).selection() for name in ("ss", "tf")}
+        """What selective transfer keeps of these images, where it applies."""
+        found = {name: getattr(self, name).selection() for name in ("ss", "tf")}
+        return {name: kept for name, kept in found.items() if kept is not None}
 
 
 def look(finished: Finished, looked_at: Looked, most: int) -> Transferred:

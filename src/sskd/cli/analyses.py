@@ -75,7 +75,7 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     titles = {"ss": "head, of views", "tf": "teacher, of views", "plain": "teacher, of images"}
     for name, title in titles.items():
-        if levels := found["error_levels"][name]:
+        if levels := found["error_levels"].get(name):
             console.print(_levels(title, levels))
         if kept := found["kept"].get(name):
             said = f"{kept['kept']:.1%} of {kept['rows']:,} rows are transferred (ratio {kept['ratio']:g})."
