@@ -218,9 +218,6 @@ def _heads(run: Run, parts: Prepared, plan: Plan) -> tuple[Heads | None, tuple[s
     if not (run.path / "checkpoint.pt").exists():
         return None, (f"{run.path}/checkpoint.pt is gone, and the heads with it: nothing self-supervised is shown.",)
     name, term = next(iter(terms.items()))
-    if term.pretext.needs_index:
-        said = f"The heads answer with the numbers of training images ({term.pretext.name}); other images have none."
-        return None, (f"{said} Nothing self-supervised is shown.",)
     state: dict[str, Any] = load_checkpoint(run.path / "checkpoint.pt", CHECKPOINT)["modules"]
     network = copy.deepcopy(parts.student)
     network.backbone.load_state_dict(state["student"])
