@@ -112,6 +112,9 @@ def test_stored_is_used(distil: Cli, few: Path, teacher: Path, tmp_path: Path) -
     assert told["student"] == {"images": 24, "wrong_labels": splits.wrong} and told["noise"] == 0.25
     assert told["shared_stages"] == {"images": 48, "labels": "clean"}
     assert told["teacher"]["images"] == 60 and told["teacher"]["noise"] == 0
+    said = f"{splits.wrong} of 24 training images have a wrong label (symmetric noise)"
+    assert said in done.out + done.err and said in " ".join(config["notes"])
+    assert f"{splits.wrong} of them with a wrong label on purpose" in (run / "student" / "README.md").read_text()
     other = distil(*words, "--noise", "0.5", "--out", run)
     assert other.code == 2 and "training.noise: 0.25 there, 0.5 now" in other.err
 

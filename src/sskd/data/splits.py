@@ -146,8 +146,11 @@ def cut(
     labels = noisy_labels(full.labels, noise, noise_kind, seed, names)
     if noise:
         _refuse_unlabelled(labels if share is None else labels[share], names)
-    clean = full.labels if noise else None
-    return Splits(replace(full, labels=labels), share, evaluation, notes, clean, train)
+    splits = Splits(replace(full, labels=labels), share, evaluation, notes, full.labels if noise else None, train)
+    if noise:
+        said = f"{splits.wrong:,} of {len(splits.train):,} training images have a wrong label ({noise_kind} noise)"
+        splits = replace(splits, notes=(*notes, f"{said}; those of validation and test are right."))
+    return splits
 
 
 def _share(

@@ -29,7 +29,7 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "",
         "| | |",
         "|---|---|",
-        f"| data | {data['name']}: {data['train_images']:,} training images{_of_all(data)} |",
+        f"| data | {data['name']}: {data['train_images']:,} training images{_of_all(data)}{_wrong(config)} |",
         f"| teacher | {_teacher(config)} |",
         f"| method | {arguments['method']}, seed {arguments['training']['seed']}, "
         f"{arguments['training']['epochs']} epochs |",
@@ -69,6 +69,11 @@ def _how(arguments: Mapping[str, Any]) -> str:
 
 def _of_all(data: Mapping[str, Any]) -> str:
     return f" of {data['teacher_images']:,}" if data["teacher_images"] != data["train_images"] else ""
+
+
+def _wrong(config: Mapping[str, Any]) -> str:
+    wrong = config.get("labels", {}).get("student", {}).get("wrong_labels")
+    return f", {wrong:,} of them with a wrong label on purpose" if wrong else ""
 
 
 def _teacher(config: Mapping[str, Any]) -> str:
