@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,20 @@ def environment() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # with the build, which the package's metadata leaves out
-        **{name: version(name) for name in packages},
+        **{name: _version(name) for name in packages},
         "platform": platform.platform(),
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git": git_state(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout
+        return "not installed"
 
 
 def processor() -> str:
