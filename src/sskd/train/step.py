@@ -87,6 +87,7 @@ class Step(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """The weighted sum of the stage's terms, each term, and what the terms watch."""
         known = self.known
+        # The teacher first: what it needs in passing is free again before the student's values pile up for backward.
         teacher = {tap: values[batch.index] for tap, values in known.items()} if known else self.teacher_outputs(batch)
         return self.losses(self.student_outputs(batch), teacher, batch)
 

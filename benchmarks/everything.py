@@ -1,0 +1,108 @@
+"""All of the benchmarks, one after the other, on one device: `benchmarks/gpu.sh` runs this.
+
+What is measured already is not measured again, so that it can be stopped, or killed, at any point.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+
+from benchmarks import growth, pipeline, roofline, step, whole
+
+# The order is that of importance: what is cut off by a limit is what can best be missed.
+PARTS = ("step", "roofline", "whole", "pipeline", "growth")
+MAINS: dict[str, Callable[..., Any]] = {
+    "step": step.main,
+    "roofline": roofline.main,
+    "pipeline": pipeline.main,
+    "growth": growth.main,
+}
+LARGE: dict[str, dict[str, Any]] = {
+    "step": {"rounds": 7, "steps": 20, "untimed": 5, "workers": 4, "compiled": True},
+    "roofline": {"side": 8192, "copied": 1 << 28, "rounds": 20},
+    "whole": {},
+    "pipeline": {"timed": 40, "untimed": 10, "workers": (0, 4, 8, 16), "compiled": True},
+    "growth": {"steps": 10},
+}
+SMALL = "cifar_resnet8"
+TINY: dict[str, dict[str, Any]] = {
+    "step": {
+        "pairs": (f"{SMALL}:{SMALL}",),
+        "batch_size": 4,
+        "rounds": 1,
+        "images": 16,
+        "classes": 4,
+        "peer": False,
+    },
+    "roofline": {"pairs": (f"{SMALL}:{SMALL}",), "batch_size": 4, "rounds": 1, "side": 64, "copied": 4096},
+    "whole": {
+        "teacher": SMALL,
+        "student": SMALL,
+        "teacher_epochs": 1,
+        "head_epochs": 1,
+        "epochs": 1,
+        "batch_size": 32,
+    },
+    "pipeline": {
+        "batch_size": 4,
+        "untimed": 0,
+        "timed": 1,
+        "images": 16,
+        "width": 48,
+        "height": 40,
+        "size": 32,
+        "workers": (0,),
+    },
+    "growth": {
+        "teacher": SMALL,
+        "student": SMALL,
+        "rounds": 1,
+        "steps": 1,
+        "batches": (4,),
+        "views": (2,),
+        "classes": (4,),
+        "images": (16,),
+        "widths": (8, 16),
+    },
+}
+
+
+def main(
+    out: Path,
+    data: str | None = None,
+    parts: tuple[str, ...] = PARTS,
+    device: str = "cuda",
+    threads: int | None = None,
+    limit: float = 540.0,
+    tiny: bool = False,
+) -> None:
+    """Measure what is not measured yet.
+
+    Args:
+        out: the folder for the JSON files and, of the whole pipeline, the runs.
+        data: CIFAR-100 as `sskd distill` takes it; without it the whole pipeline is left out.
+        parts: what to measure.
+        device: cpu, cuda, cuda:1...
+        threads: of torch; what torch chooses where it is not given.
+        limit: seconds that this call may take; the whole pipeline stops itself before, the rest is to be killed.
+        tiny: a rehearsal.
+    """
+    began, given = time.monotonic(), TINY if tiny else LARGE
+    out.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        if part not in parts or (part == "whole" and data is None):
+            continue
+        print(f"\n{part}", flush=True)
+        usual: dict[str, Any] = {"device": device, "out": out / f"{part}.json"}
+        if part == "whole":
+            left = max(limit - (time.monotonic() - began) - 15, 1.0)  # to kill and to report
+            whole.main(data=str(data), runs=out / "runs", limit=left, **usual, **given[part])
+        else:
+            MAINS[part](**usual, threads=threads, **given[part])
+
+
+if __name__ == "__main__":
+    auto_cli(main)
