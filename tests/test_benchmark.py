@@ -190,7 +190,8 @@ def test_documents_are_filled_from_json(tmp_path: Path) -> None:
 
 def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
     """A part by the command, then all of them; what the command has measured is not measured again."""
-    command = ["bash", Path(__file__).parents[1] / "benchmarks" / "gpu.sh", tmp_path, "--parts", '["pipeline"]']
+    place = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+    command = ["bash", str(place), str(tmp_path), "--parts", '["pipeline"]']
     environment = {**os.environ, "PYTHON": sys.executable, "LIMIT": "3600"}
     options = ["--device", "cpu", "--threads", "1", "--tiny", "true"]
     begun = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
