@@ -93,7 +93,7 @@ def _part(part: Part, files: Mapping[str, Sequence[str]]) -> list[str]:
     section = part.section
     blocks = [f"## {_plain(section.title)}", _plain(section.about), f"Data: {_plain(section.data)}."]
     if section.waiting:
-        blocks.append(f"**{section.waiting} trainings have no result yet.**")
+        blocks.append(f"**{section.waiting} training{' has' if section.waiting == 1 else 's have'} no result yet.**")
     if part.study:
         blocks += [*_images(part.study.id, part.study.title, part.study.caption, files), _study(section.study or {})]
     blocks += [f"- {_plain(note)}" for note in section.notes]

@@ -133,25 +133,29 @@ def _order(row: Values) -> tuple[bool, bool, float]:
 
 def _of_runs(data: str, runs: list[FoundRun]) -> Section:
     """Runs that no table lists: put into rows by pair, label and share."""
-    named = {(run.arguments.get("teacher") or {}).get("place") for run in runs}
-    taught = {Path(place).resolve() for place in named if place}
+    taught = {_taught_by(run) for run in runs}
     teachers = [run for run in runs if run.is_teacher or run.folder.resolve() in taught]
     students = [run for run in runs if run not in teachers and run.config]
     by_place = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
     labels = _labels(students)
     cells = [_cell(Task(run.folder.as_posix(), "teacher", run.folder, {}, facts=_facts(run)), run) for run in teachers]
+    students.sort(key=lambda run: _taught_by(run) not in by_place)  # a row's first run says who its teacher is
     for run in students:
-        place = (run.arguments.get("teacher") or {}).get("place")
         facts = {**_facts(run), "label": labels[run.folder]}
         if not facts["teacher"]:
             facts["teacher"] = _only_teacher(facts["student"], students)
-        task = Task(run.folder.as_posix(), "student", run.folder, {}, by_place.get(Path(place or "").resolve()), facts)
+        task = Task(run.folder.as_posix(), "student", run.folder, {}, by_place.get(_taught_by(run)), facts)
         cells.append(_cell(task, run))
     rows = _whole(tabulated(cells, {}))
     if not students:  # teachers alone are what the report is about
         rows = [_alone(cell) for cell in cells]
     waiting = sum(run.state == "begun" for run in runs)
     return Section(data.split(",")[0], "", data, _grouped(rows), runs, labels=labels, waiting=waiting)
+
+
+def _taught_by(run: FoundRun) -> Path | None:
+    place = (run.arguments.get("teacher") or {}).get("place")
+    return Path(place).resolve() if place else None
 
 
 def _facts(run: FoundRun) -> dict[str, Any]:

@@ -148,18 +148,18 @@ function marks(parent, plot, one, number, sx, sy) {
     const line = points.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join("L");
     element("path", { d: `M${line}`, class: "line", "stroke-dasharray": DASHES[(Math.floor(number / 8) + one.turn) % 4] }, group);
   }
-  const small = points.length > 60 || (plot.kind === "lines" && points.length > 12);
-  if (plot.kind !== "lines" || points.length <= 40 || !one.join) {
-    for (const [x, y] of points) {
-      element("path", { d: MARKS[number % 6](small ? 2.5 : 4.5), transform: `translate(${sx(x).toFixed(1)},${sy(y).toFixed(1)})`, class: number % 6 === 5 ? "mark open" : "mark" }, group);
+  const small = points.length > 60, every = one.join ? Math.ceil(points.length / 12) : 1; // a long line needs few marks
+  for (const [x, y, i] of points) {
+    if (i % every === 0) {
+      element("path", { d: MARKS[number % 6](small && !one.join ? 2.5 : 4.5), transform: `translate(${sx(x).toFixed(1)},${sy(y).toFixed(1)})`, class: number % 6 === 5 ? "mark open" : "mark" }, group);
     }
   }
 }
 
 /* Names beside points or at the ends of lines, moved apart where they would overlap. */
-function names(svg, plot, drawn, box, sx, sy) {
+function names(svg, plot, drawn, box, sx, sy, narrow) {
   const placed = [];
-  const wanted = plot.kind === "points" && !plot.square ? 60 : plot.kind === "lines" ? 9 : 0;
+  const wanted = plot.kind === "points" && !plot.square ? 60 : plot.kind === "lines" && !narrow ? 9 : 0;
   const first = drawn.filter(([one], i) => drawn.findIndex(([other]) => other.of === one.of) === i);
   if (first.length > wanted) return;
   for (const [one, number] of first) {
@@ -171,7 +171,7 @@ function names(svg, plot, drawn, box, sx, sy) {
     for (const [dx, dy] of tries) {
       const spot = { x: px + dx, y: py + dy - 10, w: size, h: 12 };
       const hits = placed.some((p) => spot.x < p.x + p.w && p.x < spot.x + spot.w && spot.y < p.y + p.h && p.y < spot.y + spot.h);
-      if (hits || (plot.kind !== "lines" && (spot.x < box.x || spot.x + spot.w > box.x + box.w + 30))) continue;
+      if (hits || spot.y < 0 || (plot.kind !== "lines" && (spot.x < box.x || spot.x + spot.w > box.x + box.w + 30))) continue;
       placed.push(spot);
       element("text", { x: spot.x, y: spot.y + 10, class: `name s${number % 8}` }, svg, one.of);
       break;
@@ -200,6 +200,6 @@ function draw(svg, plot, view, hidden, range, width) {
   const inner = element("g", { "clip-path": `url(#clip-${plot.id})` }, svg);
   levels(inner, plot, view, box, sx, sy);
   for (const [one, number] of drawn) marks(inner, plot, one, number, sx, sy);
-  names(svg, plot, drawn, box, sx, sy);
+  names(svg, plot, drawn, box, sx, sy, width < 480);
   return { box, sx, sy, drawn };
 }
