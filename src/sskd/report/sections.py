@@ -136,7 +136,7 @@ def _of_runs(data: str, runs: list[FoundRun]) -> Section:
     taught = {_taught_by(run) for run in runs}
     teachers = [run for run in runs if run.is_teacher or run.folder.resolve() in taught]
     students = [run for run in runs if run not in teachers and run.config]
-    by_place = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
+    by_place: dict[Path | None, str] = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
     labels = _labels(students)
     cells = [_cell(Task(run.folder.as_posix(), "teacher", run.folder, {}, facts=_facts(run)), run) for run in teachers]
     students.sort(key=lambda run: _taught_by(run) not in by_place)  # a row's first run says who its teacher is
