@@ -58,6 +58,24 @@ def test_rows(grid: tuple[Any, list[Any]]) -> None:
     assert lines["teacher"]["last_mean"] == pytest.approx(80)
 
 
+def test_other_options_have_no_published_number(tmp_path: Path) -> None:
+    """And where a GPU computes, the seconds are the clock's."""
+    methods = {"kd": {}, "kd-ls": {"method": "kd", "standardised": True}}
+    recipe = load_recipe(str(write_recipe(tmp_path, pairs=[PAIR], methods=methods)))
+    tasks = tasks_of(recipe, tmp_path / "out")
+    for task in tasks:
+        fake_run(task.folder, 0.7)
+        config = json.loads((task.folder / "config.json").read_text())
+        (task.folder / "config.json").write_text(json.dumps({**config, "execution": {"device": "cuda:0"}}))
+    cells = [read_cell(task) for task in tasks]
+    lines = {line["label"]: line for line in tabulated(cells, {})}
+    assert (lines["kd"]["published"], lines["kd-ls"]["published"]) == (74.92, None)
+    assert [
+        (one["cpu_seconds"], one["unit"], one["stage_seconds"]) for name, one in lines.items() if name != "teacher"
+    ] == [(10.0, "GPU s", {"head": 4.0})] * 2
+    assert "| GPU s | stages before, s |" in as_markdown(recipe, [*lines.values()], cells)
+
+
 def test_markdown_says_what_is_there_and_what_failed(grid: tuple[Any, list[Any]]) -> None:
     recipe, cells = grid
     failed = {cell.task.name: "no | room" for cell in cells if cell.facts.get("label") == "sp"}

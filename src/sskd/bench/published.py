@@ -12,7 +12,8 @@ from typing import Any
 from sskd.models.names import PUBLISHED
 
 CONDITIONS = {
-    "cifar100": "240 epochs, batch 64, 50,000 training images, best epoch on the test set, teachers of their own",
+    "cifar100": "240 epochs, batch 64, 50,000 training images, best epoch on the test set, teachers of their own; "
+    "KD added to every method",
     "imagenet": "about 90 epochs, batch 256, 1,281,167 training images, top-1 on the 50,000 validation images; crd is "
     "CRD + KD, and whether KD was added to at, sp and cc is not known",
 }

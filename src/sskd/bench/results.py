@@ -33,7 +33,7 @@ class Cell:
     best_epoch: int | None = None
     epochs: int = 0
     seconds: float = 0.0  # of wall clock, in the last stage
-    cpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # where a GPU computes, the clock's
     stages: Mapping[str, float] = field(default_factory=dict)
     peak_mib: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -61,11 +61,12 @@ def cell_of(task: Task, config: Values, result: Values | None, records: Sequence
     if result is None:
         return Cell(task, "begun", epochs=len(records), config=config)
     own = str(result["last"]["stage"]) if result["last"] else ""
+    clock = "seconds" if on_gpu(config) else "cpu_seconds"
     timed = [record for record in records if "seconds" in record]
     stages: dict[str, float] = {}
     for record in timed:
         if record["stage"] != own:
-            stages[record["stage"]] = stages.get(record["stage"], 0.0) + record.get("cpu_seconds", record["seconds"])
+            stages[record["stage"]] = stages.get(record["stage"], 0.0) + record.get(clock, record["seconds"])
     mine = [record for record in timed if record["stage"] == own]
     best = result.get("best")
     return Cell(
@@ -76,11 +77,16 @@ def cell_of(task: Task, config: Values, result: Values | None, records: Sequence
         best_epoch=best["epoch"] if best else None,
         epochs=len(mine),
         seconds=sum(record["seconds"] for record in mine),
-        cpu_seconds=sum(record.get("cpu_seconds", record["seconds"]) for record in mine),
+        cpu_seconds=sum(record.get(clock, record["seconds"]) for record in mine),
         stages=stages,
         peak_mib=max((record.get("peak_mib", 0) for record in timed), default=0),
         config=config,
     )
+
+
+def on_gpu(config: Values) -> bool:
+    """Whether a run computed on a GPU: the seconds of its process are then not those of its computing."""
+    return str((config.get("execution") or {}).get("device", "")).startswith("cuda")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sskd.bench.labels import Labels
 from sskd.bench.notes import labels_notes
 from sskd.bench.published import CONDITIONS, data_of, published
-from sskd.bench.results import KD_LABEL, Cell, Compared, Row, compare, mean_and_deviation, rows_of
+from sskd.bench.results import KD_LABEL, Cell, Compared, Row, compare, mean_and_deviation, on_gpu, rows_of
 from sskd.files import make_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _COLUMNS = (
     "label", "method", "kd_weight", "n", "of",
     "last_mean", "last_deviation", "best_mean", "best_deviation",
     "vs_kd", "vs_kd_p", "vs_best", "vs_best_p", "published",
-    "cpu_seconds", "seconds", "stage_seconds", "peak_mib", "failed",
+    "cpu_seconds", "unit", "seconds", "stage_seconds", "peak_mib", "failed",
 )  # fmt: skip
 
 
@@ -64,7 +64,8 @@ def _line(row: Row, group: Sequence[Row], failed: dict[str, str]) -> Values:
         **{key: one.difference if one else None for key, one in against.items()},
         **{f"{key}_p": one.p if one else None for key, one in against.items()},
         **{f"{key}_mark": one.mark if isinstance(one, Compared) else "" for key, one in against.items()},
-        "published": _published(config, row, row.cells[0].facts["method"]),
+        "published": _published(config, row, row.label) if row.label == row.cells[0].facts["method"] else None,
+        "unit": _unit(config),
         "cpu_seconds": _mean([cell.cpu_seconds for cell in done]),
         "seconds": _mean([cell.seconds for cell in done]),
         "stage_seconds": stages,
@@ -92,6 +93,7 @@ def _teacher(cell: Cell, row: Row) -> Values:
         "last_mean": cell.last,
         "best_mean": cell.best,
         "published": _published(cell.config, row, "teacher"),
+        "unit": _unit(cell.config),
         "cpu_seconds": cell.cpu_seconds or None,
         "seconds": cell.seconds or None,
         "stage_seconds": {},
@@ -100,8 +102,13 @@ def _teacher(cell: Cell, row: Row) -> Values:
     }
 
 
+def _unit(config: Any) -> str:
+    """What `cpu_seconds` are seconds of."""
+    return "GPU s" if on_gpu(config) else "CPU s"
+
+
 def _published(config: Any, row: Row, method: str) -> float | None:
-    """Those numbers are of all images with right labels."""
+    """Those numbers are of all images with right labels, and of a method as the paper has it, not of other options."""
     return published(config.get("data", {}), *row.pair, method) if row.labels == Labels() else None
 
 
@@ -164,7 +171,8 @@ def as_markdown(recipe: "Recipe", lines: Sequence[Values], cells: Sequence[Cell]
 def _markdown(group: Sequence[Values]) -> str:
     theirs = any(line["published"] is not None for line in group)
     head = ["method", "KD added", "n", "last epoch", "best on validation", "to KD", "to the best"]
-    head += [*(["published"] if theirs else []), "CPU s", "stages before, s", "peak MiB"]
+    units = dict.fromkeys(line["unit"] for line in group if line["cpu_seconds"])
+    head += [*(["published"] if theirs else []), " or ".join(units) or "CPU s", "stages before, s", "peak MiB"]
     rows = [head, ["---"] * len(head)]
     for line in group:
         count = f"{line['n']}" if line["n"] == line["of"] else f"{line['n']} of {line['of']}"
@@ -215,7 +223,8 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
         "on, not corrected for the number of methods). Fewer seeds: no test, and differences under half a point mean "
         "nothing.",
         *told,
-        f"CPU s: of the student's stage, mean; stages before: of the run that trained them. Peak MiB: of the process. "
+        "CPU s, GPU s: of the student's stage, mean, by the clock on a GPU; stages before: of the run that trained "
+        "them. Peak MiB: of the process. "
         f"{environment.get('processor', '')}, torch {environment.get('torch', '')}.",
     ]
     if any(line["published"] is not None for line in lines):
