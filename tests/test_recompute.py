@@ -61,7 +61,9 @@ class Block(nn.Module):
 
 
 def once(network: nn.Module, precision: torch.dtype) -> tuple[list[Tensor], int]:
-    """Gradients, buffers and the generator after two steps; bytes kept for the backward pass of the last."""
+    """Gradients, buffers and the generator after two steps; bytes kept for the backward pass of the last, but for the
+    inputs of recomputed blocks.
+    """
     torch.manual_seed(1)
     images, kept, seen = torch.rand(6, 4, 16, 16), 0, set[int]()
 
