@@ -24,8 +24,10 @@ def test_exemplar_with_few_labels(distil: Cli, sskd: Cli, tmp_path: Path) -> Non
     for record in records:
         assert record["fresh"].keys() == {"ss_accuracy"} and 0 <= record["fresh"]["ss_accuracy"] <= 1
         assert "ss_accuracy" in record["train"] and "ss_accuracy" not in record["test"]
-    shown = sskd("inspect", tmp_path / "a", "--images", "20", "--points", "0")
-    assert shown.code == 0 and "answer with the numbers of training images (exemplar)" in shown.out, shown
+    for split in ("test", "train"):
+        shown = sskd("inspect", tmp_path / "a", "--split", split, "--images", "20", "--points", "0")
+        said = "exemplar asks about training images alone" in shown.out
+        assert shown.code == 0 and said == (split == "test"), shown
     # The subset's own numbers: another head, of 30 answers.
     own = distil("--out", tmp_path / "b", *words, "--teacher_data", "subset")
     assert own.code == 0 and "exemplar: 30 training images are as many answers" in own.out
