@@ -60,7 +60,7 @@ def cell_of(task: Task, config: Values, result: Values | None, records: Sequence
     """A cell of what its run directory holds; `result` is None where the run is not finished."""
     if result is None:
         return Cell(task, "begun", epochs=len(records), config=config)
-    own = str(result["last"]["stage"]) if result["last"] else ""
+    own = str(result["last"].get("stage", "")) if result["last"] else ""
     clock = "seconds" if on_gpu(config) else "cpu_seconds"
     timed = [record for record in records if "seconds" in record]
     stages: dict[str, float] = {}
@@ -93,13 +93,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log, up to the first that is damaged."""
     if not path.exists():
         return []
+    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    try:
+        return list(json.loads(b"[" + b",".join(lines) + b"]"))  # at once: quicker, where no line is damaged
+    except ValueError:
+        pass
     found = []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n"):
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
     return found
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ def tabulated(cells: Sequence[Cell], failed: dict[str, str]) -> list[Values]:
 
 def _line(row: Row, group: Sequence[Row], failed: dict[str, str]) -> Values:
     kd = next((other for other in group if other.label == KD_LABEL), None)
-    best = max(group, key=lambda other: mean_and_deviation([*other.values("last").values()])[0] or 0.0)
+    best = max(group, key=lambda other: statistics.fmean([*other.values("last").values()] or [0.0]))
     done, config = row.finished, row.finished[0].config if row.finished else {}
     against = {"vs_kd": compare(row, kd) if kd else None, "vs_best": compare(row, best)}
     stages: dict[str, float] = {}

@@ -69,12 +69,11 @@ def label_of(run: FoundRun, section: Section) -> str:
 def _line(run: FoundRun, section: Section) -> RunLine:
     result, training = run.result or {}, run.arguments.get("training") or {}
     stages = run.config.get("stages") or []
-    done, of = len({(r["stage"], r["epoch"]) for r in run.records}), sum(int(one.get("epochs", 0)) for one in stages)
-    epochs = f"{done} of {of}" if of and run.state != "finished" else str(done or "")
-    cpu = sum(float(r.get("cpu_seconds", r.get("seconds", 0.0))) for r in run.records)
+    of = sum(int(one.get("epochs", 0)) for one in stages)
+    epochs = f"{run.done} of {of}" if of and run.state != "finished" else str(run.done or "")
     return RunLine(run.folder.as_posix(), run.state, _WORDS[run.state], run.problem, label_of(run, section),
                    training.get("seed", ""), epochs, _top1(result.get("last")), _top1(result.get("best")),
-                   cpu or None)  # fmt: skip
+                   run.cpu_seconds or None)  # fmt: skip
 
 
 def _top1(record: Any) -> float | None:

@@ -15,18 +15,18 @@ _LEFT_OUT = ("stage", "epoch", "step", "seconds", "cpu_seconds", "evaluation_sec
 
 def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, str]:
     """A plot with menus for stage and quantity, of at most `numbers` numbers, and what was left out, in words."""
-    runs = [run for run in section.runs if len(run.records) > 0]
+    runs = [run for run in section.runs if run.done]
     if not runs:
         return None, ""
-    quantities = max(len(_quantities(run.records)) for run in runs[:: max(1, len(runs) // 20)])
-    each = 2 * quantities * min(POINTS, max(len(run.records) for run in runs))
+    quantities = max(len(_quantities(run.records())) for run in runs[:: max(1, len(runs) // 20)])
+    each = 2 * quantities * min(POINTS, max(run.done for run in runs))
     room = max(12, numbers // max(1, each))
     shown = _spread_out(runs, section, room)
     points = max(20, min(POINTS, numbers // (2 * quantities * len(shown))))
     views: dict[tuple[str, str], list[Series]] = {}
     for run in shown:
         group, name = _name(run, section)
-        for stage, records in _by_stage(run.records).items():
+        for stage, records in _by_stage(run.records()).items():
             for quantity in _quantities(records):
                 xs, ys = _thin(records, quantity, points)
                 views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group))
@@ -37,7 +37,7 @@ def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, 
     chosen = sorted(views, key=lambda name: (name[0] != main, stages[name[0]], order.get(name[1], 9), name[1]))
     found = [View(name, views[name], y=_unit(name[1]), paper=name[0] == main and name[1] in FIRST) for name in chosen]
     left = f"Curves of {len(shown):,} of {len(runs):,} runs; " if len(shown) < len(runs) else ""
-    longest = max(len(run.records) for run in shown)
+    longest = max(run.done for run in shown)
     left += f"at most {points} points of each; " if longest > points else ""
     said = f"{left}every number is in the runs' log.jsonl." if left else ""
     caption = "Drag over the plot to zoom, double-click to see all; the legend hides and shows. " + said

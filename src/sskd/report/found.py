@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sskd.bench.results import read_log
+from sskd.bench.results import Cell, cell_of, read_log
+from sskd.bench.task import Task
 from sskd.errors import UserError
 
 Values = Mapping[str, Any]
@@ -23,7 +24,9 @@ class FoundRun:
     state: Literal["finished", "begun", "broken"]
     config: Values = field(default_factory=dict)
     result: Values | None = None
-    records: Sequence[Values] = ()
+    cell: Cell | None = None  # accuracies and costs; None where there is no config
+    done: int = 0  # lines of the log
+    cpu_seconds: float = 0.0  # of all of its stages
     problem: str = ""
     analyses: Mapping[str, Values] = field(default_factory=dict)
 
@@ -36,6 +39,10 @@ class FoundRun:
     def data(self) -> Values:
         """What its config says of the data."""
         return dict(self.config.get("data") or {})
+
+    def records(self) -> list[Values]:
+        """The log, read again: those of thousands of runs would fill the memory."""
+        return _records(self.folder)
 
     @property
     def is_teacher(self) -> bool:
@@ -132,13 +139,23 @@ def read_run(folder: Path) -> FoundRun:
     result, problem = read_object(files["result.json"]) if files["result.json"].exists() else (None, "")
     if result is not None and not _measured(result):
         result, problem = None, f"{files['result.json']} holds no accuracy of the last epoch."
+    cell, records = None, list[Values]()
     try:
-        records = read_log(files["log.jsonl"])
+        records = _records(folder)
+        cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
     except OSError as error:
-        records, problem = [], f"{files['log.jsonl']} cannot be read ({error.strerror})."
-    records = [record for record in records if isinstance(record, dict) and "stage" in record and "epoch" in record]
+        problem = f"{files['log.jsonl']} cannot be read ({error.strerror})."
+    except (KeyError, TypeError, AttributeError, ValueError):
+        result, problem = None, f"{folder} holds values that no run writes."
+    cpu = sum(record.get("cpu_seconds", record.get("seconds", 0.0)) for record in records) if cell else 0.0
     state: Literal["finished", "begun", "broken"] = "broken" if problem else "finished" if result else "begun"
-    return FoundRun(folder, state, config, result, records, problem, _analyses(folder / "analyses"))
+    analyses = _analyses(folder / "analyses")
+    return FoundRun(folder, state, config, result, cell, len(records), cpu, problem, analyses)
+
+
+def _records(folder: Path) -> list[Values]:
+    found = read_log(folder / "log.jsonl")
+    return [record for record in found if isinstance(record, dict) and "stage" in record and "epoch" in record]
 
 
 def _measured(result: Values) -> bool:

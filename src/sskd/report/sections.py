@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sskd.bench.labels import Labels
-from sskd.bench.results import Cell, cell_of
+from sskd.bench.results import Cell
 from sskd.bench.table import tabulated
 from sskd.bench.task import Task
 from sskd.report.found import Found, FoundRun, FoundTable, Values
@@ -135,7 +135,8 @@ def _of_runs(data: str, runs: list[FoundRun]) -> Section:
     """Runs that no table lists: put into rows by pair, label and share."""
     taught = {_taught_by(run) for run in runs}
     teachers = [run for run in runs if run.is_teacher or run.folder.resolve() in taught]
-    students = [run for run in runs if run not in teachers and run.config]
+    teaching = {run.folder for run in teachers}
+    students = [run for run in runs if run.folder not in teaching and run.config]
     by_place: dict[Path | None, str] = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
     labels = _labels(students)
     cells = [_cell(Task(run.folder.as_posix(), "teacher", run.folder, {}, facts=_facts(run)), run) for run in teachers]
@@ -171,7 +172,7 @@ def _facts(run: FoundRun) -> dict[str, Any]:
 
 
 def _cell(task: Task, run: FoundRun) -> Cell:
-    return cell_of(task, run.config, run.result, run.records)
+    return replace(run.cell, task=task) if run.cell else Cell(task, "begun")
 
 
 def _alone(cell: Cell) -> Values:
