@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sskd.cli.check import _short
 from sskd.methods import METHODS
 from tests.conftest import Cli
 
@@ -65,6 +66,11 @@ def test_all_methods(sskd: Cli, few: Path, teacher: Path) -> None:
     assert " ms" not in done.out and "Time here" not in done.out
     refused = sskd("check", *words, "--method", "all", "--options.temperature", "3")
     assert refused.code == 2 and "--options belong to one method" in refused.err
+
+
+def test_taps_are_said_briefly() -> None:
+    assert _short(("logits", "stage1", "stage2", "stage3", "pooled")) == "logits, stage1-3, pooled"
+    assert _short(("stage1.pre", "stage2.pre", "stage2", "stage4")) == "stage1-2.pre, stage2, stage4"
 
 
 def test_mistakes(sskd: Cli, few: Path) -> None:

@@ -1,5 +1,7 @@
 """`sskd check`: whether a method fits two networks and a data set, and what it would cost."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -64,15 +66,31 @@ def _order(tap: str) -> tuple[int, str]:
 
 
 def _stages(checked: Checked) -> Table:
-    table = Table("method", "stage", "epochs x steps", "loss", "reads", "trains", title="Stages")
+    table = Table(title="Stages", caption="* once for each teacher", caption_justify="left")
+    for head in ("method", "stage", "epochs x steps", "loss", "reads", "trains"):
+        table.add_column(head, overflow="fold", no_wrap=head in ("method", "stage", "trains"))
     for method, stages in checked.stages.items():
         for stage in stages:
             loss = " + ".join(f"{weight:g} {name}" for name, weight in stage.terms.items())
-            reads = "; ".join(f"{side} {', '.join(taps)}" for side, taps in stage.taps.items() if taps)
-            name = f"{stage.name} (once for each teacher)" if stage.shared else stage.name
+            reads = "; ".join(f"{side} {_short(taps)}" for side, taps in stage.taps.items() if taps)
+            name = f"{stage.name} *" if stage.shared else stage.name
             count = f"{stage.epochs} x {stage.steps:,}"
             table.add_row(method, name, count, loss, reads, f"{stage.trained:,}")
     return table
+
+
+def _short(taps: Sequence[str]) -> str:
+    """Taps in a few words: neighbouring stages as "stage1-3", "stage1-3.pre"."""
+    found, runs = list[str](), list[list[tuple[int, str]]]()
+    for tap in taps:
+        match = re.fullmatch(r"stage(\d+)(.*)", tap)
+        if match and runs and runs[-1] and runs[-1][-1] == (int(match[1]) - 1, match[2]):
+            runs[-1].append((int(match[1]), match[2]))
+        else:
+            runs.append([(int(match[1]), match[2])] if match else [])
+            found.append(tap)
+    spans = [f"stage{one[0][0]}-{one[-1][0]}{one[0][1]}" if len(one) > 1 else "" for one in runs]
+    return ", ".join(span or tap for span, tap in zip(spans, found, strict=True))
 
 
 def _times(checked: Checked, price: float | None) -> Table:
