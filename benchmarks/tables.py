@@ -44,7 +44,8 @@ def machine(report: dict[str, Any]) -> str:
     device = report["settings"].get("device", "cpu")
     where = report["accelerator"] if device.startswith("cuda") else report["processor"]
     commit = (report.get("git") or {}).get("commit", "unknown")[:7]
-    return f"{where}, {report['settings'].get('threads', '?')} threads, torch {report['torch']}, commit {commit}"
+    threads = report["settings"].get("threads") or report["threads"]
+    return f"{where}, {threads} threads, torch {report['torch']}, commit {commit}"
 
 
 def step_table(report: dict[str, Any]) -> list[Lines]:

@@ -174,6 +174,7 @@ def test_documents_are_filled_from_json(tmp_path: Path) -> None:
         "benchmark": "growth",
         "command": "python -m benchmarks.growth",
         "processor": "a processor",
+        "threads": 1,
         "torch": "2",
         "settings": {"teacher": "t", "student": "s", "threads": 1},
         "parts": {"losses, width": {"sizes": [1, 1000], "ms": [1.0, 2.0], "exponents": {"ms": power}}},
