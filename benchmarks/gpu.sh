@@ -9,11 +9,12 @@
 # which the whole pipeline is left out. LIMIT: seconds that this call may take (540).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+: "${1:?usage: bash benchmarks/gpu.sh OUT [OPTION...]}"
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 limit=${LIMIT:-540}
 if ! timeout -k 5 "$limit" "$python" -m benchmarks.everything "$@" --limit "$limit"; then
-    echo "not finished; the same command goes on with it"
+    echo "not finished; the same command goes on with it, unless a message above names an error"
     exit 1
 fi
 if [ -e "$1/runs/student/config.json" ] && [ ! -e "$1/runs/student/result.json" ]; then
