@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from sskd.bench.local import LocalEngine, killed_by
+from sskd.bench.local import LocalEngine, _Running, killed_by, log_of, shared_out
+from sskd.bench.recipe import load_recipe, tasks_of
 from sskd.bench.task import Outcome, Task, changed
+from sskd.errors import UserError
 from tests.benches import BASE, TRAINING, write_recipe
 from tests.conftest import Cli
 from tests.interruption import untimed
 
 SSKD = Path(sys.executable).parent / "sskd"
-LONG = {**TRAINING, "epochs": 30, "tensorboard": False}
+LONG: dict[str, Any] = {**TRAINING, "epochs": 30, "tensorboard": False}
 
 
 def accuracies(out: Path) -> list[Any]:
@@ -98,6 +100,37 @@ def test_failures_do_not_stop_the_others(few: Path, tmp_path: Path, sskd: Cli) -
     ]
 
 
+def test_trainings_of_several_processes(few: Path, teacher: Path, tmp_path: Path, sskd: Cli) -> None:
+    """All end with the bench that has started them; the same command continues what they began."""
+    values: dict[str, Any] = {
+        "data": str(few),
+        "training": LONG,
+        "methods": {"kd": {}},
+        "teachers": {"cifar_resnet8": str(teacher)},
+    }
+    recipe, out = write_recipe(tmp_path, **values), tmp_path / "out"
+    (task,) = (task for task in tasks_of(load_recipe(str(recipe)), out) if task.kind == "student")
+    begun = LocalEngine(1, out / "logs", processes=2)._start(task)
+    deadline = time.monotonic() + 300
+    while not (task.folder / "log.jsonl").exists() and begun.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started = children(begun.process.pid)
+    assert len(started) == 2 and begun.process.stdin is not None
+    begun.process.stdin.close()  # as when the bench is killed
+    assert begun.process.wait(300) != 0 and alive(started) == []
+    done = sskd("bench", recipe, "--out", out, "--processes", "2")
+    assert done.code == 0 and json.loads((task.folder / "config.json").read_text())["environment"]["processes"] == 2
+    records = [json.loads(line) for line in (task.folder / "log.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [*range(1, LONG["epochs"] + 1)]
+
+
+def test_gpus_are_shared_out() -> None:
+    assert shared_out(["0", "1", "2", "3", "4"], 2) == ["0,1", "2,3"]
+    assert shared_out(["a", "b"], 1) == ["a", "b"] and shared_out([], 4) == []
+    with pytest.raises(UserError, match=r"There are 2 GPUs for trainings of 3 processes\. Say --processes 2"):
+        shared_out(["0", "1"], 3)
+
+
 def test_a_changed_recipe_does_not_take_old_results(few: Path, tmp_path: Path, sskd: Cli) -> None:
     methods = {"kd": {"temperature": 3}, "ce": {}}
     out = tmp_path / "out"
@@ -117,11 +150,24 @@ def test_words_that_are_refused(tmp_path: Path, sskd: Cli) -> None:
     for words, message in (
         (("--methods", "[kdd]"), "named 'kdd'. Did you mean 'kd'"),
         (("--jobs", "0"), "jobs must be at least 1"),
+        (("--processes", "0"), "processes must be at least 1"),
+        (("--processes", "2", "--engine", "ray"), "--engine ray trains in one process each"),
         (("--gpus", "0.5"), "are for --engine ray"),
     ):
         outcome = sskd("bench", recipe, "--out", tmp_path / "out", *words)
         assert outcome.code == 2 and message in outcome.err
     assert not (tmp_path / "out" / "cells").exists()
+
+
+def test_why_several_processes_failed(tmp_path: Path) -> None:
+    """The first reason, of this attempt, from among what torchrun and the other processes say."""
+    engine, task = LocalEngine(1, tmp_path), Task("a", "student", tmp_path / "a", {})
+    before, after = "failed: long ago\n", "noted\nfailed: no such data\nfailed: another was lost\nChildFailedError\n"
+    log_of(tmp_path, task).write_text(before + after)
+    ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
+    ended.wait()
+    with log_of(tmp_path, task).open("a") as log:
+        assert engine._ended(_Running(task, ended, log, len(before), "")).message == "no such data"
 
 
 class Sleeper:

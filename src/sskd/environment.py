@@ -1,5 +1,6 @@
 """What a result was computed with: versions, machine, and the state of the working folder's repository."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -20,6 +21,7 @@ def environment() -> dict[str, Any]:
         **{name: _version(name) for name in packages},
         "platform": platform.platform(),
         "processor": processor(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),  # as torchrun says it
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git": git_state(),

@@ -12,6 +12,8 @@ from typing import IO
 
 from sskd.bench.schedule import Schedule
 from sskd.bench.task import Outcome, Task
+from sskd.bench.worker import FAILED
+from sskd.errors import UserError
 from sskd.files import make_folder
 
 TICK = 0.2  # seconds between two looks at the processes
@@ -21,18 +23,22 @@ RETRIES = 1  # of a process that was killed
 @dataclass
 class _Running:
     task: Task
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
     log: IO[str]
+    begin: int  # of what it has written to the log
     device: str
 
 
 class LocalEngine:
-    """At most `jobs` processes at a time; where there are GPUs, each gets the one with the fewest."""
+    """At most `jobs` trainings at a time, each of `processes`; where there are GPUs, it gets those with the fewest.
 
-    def __init__(self, jobs: int, logs: Path, devices: Sequence[str] = ()) -> None:
-        self.jobs = jobs
-        self.logs = logs
-        self.devices = list(devices) or [""]
+    Raises:
+        UserError: there are fewer GPUs than a training has processes.
+    """
+
+    def __init__(self, jobs: int, logs: Path, devices: Sequence[str] = (), processes: int = 1) -> None:
+        self.jobs, self.logs, self.processes = jobs, logs, processes
+        self.devices = shared_out(devices, processes) or [""]
         self.running: list[_Running] = []
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Outcome | None]:
@@ -59,20 +65,12 @@ class LocalEngine:
         path = log_of(self.logs, task)
         make_folder(path.parent)
         log = path.open("a")
+        begin = log.tell()
         device = min(self.devices, key=[one.device for one in self.running].count)
         environment = os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sskd.bench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            text=True,
-            env=environment,
-        )
-        assert process.stdin is not None
-        process.stdin.write(task.text())
-        process.stdin.close()
-        return _Running(task, process, log, device)
+        command = [*launcher(self.processes), "-m", "sskd.bench.worker", task.text()]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
+        return _Running(task, process, log, begin, device)
 
     def _ended(self, one: _Running) -> Outcome:
         one.log.close()
@@ -81,12 +79,16 @@ class LocalEngine:
             return Outcome(one.task, True)
         if code < 0:
             return Outcome(one.task, False, killed_by(-code))
-        lines = log_of(self.logs, one.task).read_text(errors="replace").splitlines()
-        return Outcome(one.task, False, lines[-1] if lines else f"ended with status {code}")
+        lines = log_of(self.logs, one.task).read_bytes()[one.begin :].decode(errors="replace").splitlines()
+        why = [line.removeprefix(FAILED) for line in lines if line.startswith(FAILED)]
+        # The first: of several processes the others have then seen no more than that one was lost.
+        return Outcome(one.task, False, [*why, *lines[-1:], f"ended with status {code}"][0])
 
     def _stop(self) -> None:
         for one in self.running:
             one.process.terminate()
+            if one.process.stdin:
+                one.process.stdin.close()
         for one in self.running:
             try:
                 one.process.wait(10)
@@ -94,6 +96,28 @@ class LocalEngine:
                 one.process.kill()
             one.log.close()
         self.running.clear()
+
+
+def launcher(processes: int) -> list[str]:
+    """Python, or torchrun for several processes; of which one that is killed is begun again, with the others."""
+    if processes == 1:
+        return [sys.executable]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [*torchrun, f"--max-restarts={RETRIES}"]
+
+
+def shared_out(devices: Sequence[str], processes: int) -> list[str]:
+    """The GPUs as groups of `processes`, each as CUDA_VISIBLE_DEVICES has it; those that are left over stay idle.
+
+    Raises:
+        UserError: there are some, but too few for one group.
+    """
+    groups = [",".join(devices[i : i + processes]) for i in range(0, len(devices) - processes + 1, processes)]
+    if devices and not groups:
+        raise UserError(
+            f"There are {len(devices)} GPUs for {processes} processes each. Say --processes {len(devices)}."
+        )
+    return groups
 
 
 def log_of(logs: Path, task: Task) -> Path:

@@ -35,6 +35,7 @@ def bench(
     methods: list[str] | None = None,
     seeds: list[int] | None = None,
     jobs: int | None = None,
+    processes: int = 1,
     engine: Literal["local", "ray"] = "local",
     gpus: float | None = None,
     address: str | None = None,
@@ -49,6 +50,7 @@ def bench(
         methods: labels of the recipe, to run these alone; the table shows all.
         seeds: in place of the recipe's.
         jobs: trainings at a time; one for each GPU, or as many as the recipe's threads leave room for.
+        processes: of each training, started with torchrun; with GPUs, each process gets one.
         engine: local runs processes of this machine; ray runs them on a Ray cluster (pip install sskd[ray]).
         gpus: with ray, GPUs for a training, such as 0.5; 1 where there are any.
         address: with ray, the cluster's, or local for a new one; the running one, else a new one, by default.
@@ -67,7 +69,7 @@ def bench(
     failed: dict[str, str] = {}
     with nullcontext() if only_table else alone_in(folder):  # one may look at a table while others work on it
         if not only_table:
-            worker = engine_of(plan, folder, engine, jobs, gpus, address)
+            worker = engine_of(plan, folder, engine, jobs, gpus, address, processes)
             failed = run_tasks(wanted, worker, lambda failed: _write(plan, folder, tasks, failed))
         table = _write(plan, folder, tasks, failed)
     console = Console()
@@ -111,17 +113,26 @@ def _write(plan: Recipe, folder: Path, tasks: Sequence[Task], failed: dict[str, 
 
 
 def engine_of(
-    plan: Recipe, folder: Path, name: str, jobs: int | None, gpus: float | None, address: str | None
+    plan: Recipe,
+    folder: Path,
+    name: str,
+    jobs: int | None,
+    gpus: float | None,
+    address: str | None,
+    processes: int = 1,
 ) -> Engine:
     """The engine of this name, for a recipe's trainings.
 
     Raises:
         UserError: arguments that do not fit it.
     """
-    if jobs is not None and jobs < 1:
-        raise UserError(f"jobs must be at least 1; got {jobs}.")
+    for what, count in (("jobs", jobs), ("processes", processes)):
+        if count is not None and count < 1:
+            raise UserError(f"{what} must be at least 1; got {count}.")
     threads = plan.training.get("threads")
     if name == "ray":
+        if processes > 1:
+            raise UserError("--engine ray trains in one process each. Leave --processes out, or say --engine local.")
         from sskd.bench.ray_engine import RayEngine  # an extra
 
         share = (1.0 if torch.cuda.is_available() else 0.0) if gpus is None else gpus
@@ -129,8 +140,9 @@ def engine_of(
     if gpus is not None or address is not None:
         raise UserError("--gpus and --address are for --engine ray. Leave them out, or say --engine ray.")
     devices = _devices() if str(plan.training.get("device", "auto")) in ("auto", "cuda") else []
-    room = len(devices) or max(1, (os.cpu_count() or 1) // (threads or os.cpu_count() or 1))
-    return LocalEngine(jobs or room, folder / "logs", devices)
+    cores = os.cpu_count() or 1
+    room = len(devices) // processes or max(1, cores // ((threads or cores) * processes))
+    return LocalEngine(jobs or room, folder / "logs", devices, processes)
 
 
 def _devices() -> list[str]:

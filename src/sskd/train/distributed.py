@@ -145,9 +145,18 @@ def launched() -> Share:
 
 
 def local_device(device: str) -> str:
-    """The device of this process: with several on a machine, "cuda" is the one of its number there."""
-    if launched().size == 1 or device != "cuda":
+    """The device of this process: with several on a machine, "cuda" is the one of its number there.
+
+    Raises:
+        UserError: there are fewer GPUs than processes, or all are to take the same.
+    """
+    if launched().size == 1 or not device.startswith("cuda"):
         return device
+    if device != "cuda":
+        raise UserError(
+            f"Several processes cannot share {device}: each takes the GPU of its number. Say --device cuda, and choose "
+            "GPUs with CUDA_VISIBLE_DEVICES."
+        )
     number = int(os.environ.get("LOCAL_RANK", 0))
     if number >= torch.cuda.device_count():
         raise UserError(
