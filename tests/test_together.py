@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.train import loop
 from sskd.train.distributed import World, join
@@ -49,13 +50,12 @@ def end(kept: Kept) -> dict[str, Tensor]:
 
 
 def gradients(name: str, world: World, micro_batch: int = 0, compiled: bool = False) -> dict[str, Tensor]:
-    """Of the first step of each stage, its batch norms in eval: their statistics depend on the parts."""
+    """Of the first step of each stage. In parts: with batch norms in eval, whose statistics depend on the parts."""
     found = dict[str, Tensor]()
     for at, step, parameters in steps_of(build(METHODS[name], "fp64", world=world)):
-        for module in at.modules.values():
-            for part in module.modules():
-                if isinstance(part, _NormBase):
-                    part.eval()
+        for part in (part for module in at.modules.values() for part in module.modules()):
+            if micro_batch and isinstance(part, _NormBase):
+                part.eval()
         batch = batch_at(at, 0)
         if compiled:
             torch.autograd.backward(ONE_GRAPH(step)(batch).total)
@@ -67,6 +67,30 @@ def gradients(name: str, world: World, micro_batch: int = 0, compiled: bool = Fa
     return found
 
 
+def other_files(world: World) -> str:
+    try:
+        world.refuse_others({"data": "same", "teacher": world.share.rank})
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def first_weights(world: World) -> list[float]:
+    """Of convolutions that each process has drawn for itself."""
+    module = nn.Conv2d(2, 2, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    nn.init.constant_(module.weight, world.share.rank + 7.0)
+    world.spread([module])
+    return [float(module.weight.min()), float(module.weight.max())]
+
+
+def reached_by_one(world: World) -> list[float | None]:
+    """Gradients of three numbers: all processes reach the first, only the last process the second, none the third."""
+    numbers = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    torch.autograd.backward(sum((n * 3 for n in numbers[: 1 + (world.share.rank == 2)]), torch.zeros(1)))
+    world.average_gradients(numbers)
+    return [None if n.grad is None else n.grad.item() for n in numbers]
+
+
 def everything(states: dict[str, Any]) -> dict[str, Any]:
     """In one process of several: all that the tests below look at."""
     loop.INTERVAL = -1.0
@@ -75,6 +99,9 @@ def everything(states: dict[str, Any]) -> dict[str, Any]:
     return {
         "ends": {name: end(kept) if world.first else {} for name, kept in whole.items()},
         "middles": {name: middle(kept) for name, kept in whole.items()},
+        "told": other_files(world),
+        "spread": first_weights(world),
+        "reached": reached_by_one(world),
         "parts": {name: gradients(name, world, micro_batch=1) for name in RELATING},
         "compiled": {name: gradients(name, world, compiled=True) for name in RELATING},
     }
@@ -88,8 +115,11 @@ def test_what_several_processes_may_do_besides(tmp_path: Path, monkeypatch: pyte
     for name in RESUMED:  # one process, then three; three, then one
         assert differences(end(alone[name]), three["ends"][name]) < 1e-9, name
         assert differences(end(alone[name]), end(run(name, World(), three["middles"][name]))) < 1e-9, name
+    assert three["told"] == "" and others[1]["told"].startswith("Process 2 has other teacher than the first.")
+    assert [one["spread"] for one in (three, *others)] == [[7.0, 7.0]] * 3
+    assert [one["reached"] for one in (three, *others)] == [[3.0, 1.0, None]] * 3
     for name in RELATING:
-        whole = gradients(name, World())
+        whole, parts = gradients(name, World()), gradients(name, World(), micro_batch=SIZE)
         for found in (three, *others):
-            assert differences(whole, found["parts"][name]) < 1e-9, name
+            assert differences(parts, found["parts"][name]) < 1e-9, name
             assert differences(whole, found["compiled"][name]) < 1e-9, name

@@ -118,7 +118,7 @@ class Decoded:
             raise UserError(str(error).strip().splitlines()[-1].partition("UserError: ")[2] or str(error)) from error
 
 
-def default_workers() -> int:
-    """As many as there are cores that this process may use, up to 8; none on a single core."""
+def default_workers(sharing: int = 1) -> int:
+    """As many as there are cores for each of `sharing` processes, up to 8; none on a single core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8) if cores > 1 else 0
+    return min(cores // sharing, 8) if cores > sharing else 0

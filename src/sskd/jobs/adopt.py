@@ -20,6 +20,7 @@ from sskd.models.load import Brought, load_network
 from sskd.models.network import Network
 from sskd.progress import Display
 from sskd.runs import Run
+from sskd.train.distributed import launched
 from sskd.train.protocols import Record
 
 Shape = tuple[int, int, int]
@@ -78,11 +79,13 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
     """Check the job's network and keep it, with its classes and normalisation, as a run that others distil from.
 
     Raises:
-        UserError: as `check`; there are no weights; the directory holds a run of another config.
+        UserError: as `check`; there are no weights; several processes; the directory holds a run of another config.
     """
     run = Run(job.out)
     if job.init is None:
         raise UserError("epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS.")
+    if launched().size > 1:
+        raise UserError("epochs 0 trains nothing, so there is nothing to share. Start it without torchrun.")
     if run.config() is not None:
         run.same(job.arguments(), "arguments", usual=usual_arguments())
         if (result := run.result()) is not None:

@@ -28,7 +28,7 @@ from sskd.models.fold import inference_copy
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
-from sskd.train.distributed import World, join, leave, local_device, losses_explained, refuse_uneven
+from sskd.train.distributed import World, join, leave, local_device, losses_explained, neighbours, refuse_uneven
 from sskd.train.loop import Data, Schedule, Trainer
 from sskd.train.protocols import Keeper, Listener, Record, Shared, Silent
 from sskd.train.step import Execution
@@ -89,6 +89,7 @@ def refuse_changed(job: Job) -> None:
 def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
     told = {"labels": stated_labels(job, parts.splits)}
     config = {"arguments": _arguments(job), **parts.config(), **told, "environment": environment()}
+    world.refuse_others({name: config[name] for name in ("data", "teacher")})
     execution = _agreed_execution(job, run, config, parts, device, display) if world.first else None
     if world.first:
         keep_labels(job.out, parts.splits)
@@ -134,7 +135,7 @@ def _trainer(
 ) -> Trainer:
     training, splits, crops = job.training, parts.splits, parts.crops
     device = torch.device(execution.device)
-    workers = default_workers() if training.workers is None else training.workers
+    workers = default_workers(neighbours()) if training.workers is None else training.workers
     feed = partial(make_feed, crops=crops, device=device, workers=workers, share=world.share)
     train = feed(splits.train)
     alike = job.teacher_data == "subset" or splits.share is None, job.teacher_labels == "noisy" or splits.clean is None

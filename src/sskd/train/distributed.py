@@ -70,6 +70,28 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def refuse_others(self, facts: Mapping[str, Any]) -> None:
+        """Facts that are to be the same on all: machines may hold different copies of a file.
+
+        Raises:
+            UserError: names those that differ from the first process's.
+        """
+        theirs = self.agreed(dict(facts))
+        if differing := [name for name, value in facts.items() if theirs[name] != value]:
+            raise UserError(
+                f"Process {self.share.rank} has other {' and '.join(differing)} than the first. Let all machines see "
+                "the same files, and start again."
+            )
+
+    def spread(self, modules: Iterable[nn.Module]) -> None:
+        """Give all processes the first one's weights: what draws them may not be seeded by torch."""
+        if self.size == 1:
+            return
+        for value in (value for module in modules for value in module.state_dict().values()):
+            sent = value.contiguous()
+            dist.broadcast(sent, 0)
+            value.copy_(sent)
+
     def listed(self, value: Any) -> list[Any]:
         """Every process's value, in order of rank."""
         if self.size == 1:
@@ -108,10 +130,25 @@ class World:
         return batch._replace(images=batch.images[:0], labels=labels, index=index, asked=asked)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the mean over the processes in the place of each gradient; in one message for each dtype."""
+        """Put the mean over the processes in the place of each gradient; in one message for each dtype.
+
+        What a process did not reach (a network may skip blocks at random) counts as zero there; what no process
+        reached stays without a gradient.
+        """
         if self.size == 1:
             return
-        self._average([p.grad for p in parameters if p.grad is not None])
+        every = list(parameters)
+        for dtype in dict.fromkeys(p.dtype for p in every):
+            some = [p for p in every if p.dtype == dtype]
+            missing = [i for i, p in enumerate(some) if p.grad is None]
+            reached = some[0].new_ones(len(some))
+            if missing:
+                reached[missing] = 0
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
+            self._average([*gradients, reached])
+            if missing:  # to read the flags is to wait for the device
+                for i in (i for i, flag in zip(missing, reached[missing].tolist(), strict=True) if flag):
+                    some[i].grad = gradients[i]
 
     def average_statistics(self, modules: Mapping[str, nn.Module]) -> None:
         """The mean of the batch norms' running statistics: each process has seen other images."""
@@ -142,6 +179,11 @@ def _group() -> dist.ProcessGroup:
 def launched() -> Share:
     """Which process this is, as torchrun has told it."""
     return Share(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+def neighbours() -> int:
+    """How many processes share this machine, this one included."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def local_device(device: str) -> str:

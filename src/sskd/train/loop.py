@@ -26,7 +26,7 @@ from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
 
-LOOKS = 20  # at the meters in an epoch, where several processes train
+LOOKS, OFTEN = 20, 100  # at the meters in an epoch, or every so many steps, where several processes train
 INTERVAL = 2.0  # seconds between two looks at the meters, each of which waits for the device
 
 
@@ -150,6 +150,7 @@ class StageRun:
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
         first, part = self._restore(state, optimizer) if state else (0, Part())
+        self.trainer.world.spread(self.modules.values())
         every = self.trainer.schedule.evaluate_every
         for epoch in range(first, self.stage.epochs):
             record = self._epoch(step, gradients, optimizer, epoch, part)
@@ -177,16 +178,17 @@ class StageRun:
     ) -> Record:
         schedule, world = self.trainer.schedule, self.trainer.world
         address = (self.seed, self.stage.name, epoch)
+        own = () if world.first else (world.share.rank,)  # else processes would drop the same of other images
         steps, views = self.feed.steps(schedule.batch_size), self.trainer.plan.views
         batches = self.feed.epoch(schedule.batch_size, views.views if views.own_crop else 1, address, part.steps)
         began = looked = saved = time.perf_counter()
-        looks = max(1, steps // LOOKS)
+        looks = max(1, min(steps // LOOKS, OFTEN))
         before, rate, images, computed = part.seconds, 0.0, 0, time.process_time()
         for i, (cut, generator) in enumerate(batches, part.steps):
             rate = learning_rate(self.stage.optim, (epoch + i / steps) / self.stage.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            torch.manual_seed(mix(*address, i, "dropout"))
+            torch.manual_seed(mix(*address, i, "dropout", *own))
             batch = self.batch(cut, generator, epoch)
             optimizer.zero_grad(set_to_none=True)
             losses = gradients(batch)
