@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from sskd.bench.grid import tasks_of
 from sskd.bench.local import LocalEngine, _Running, killed_by, log_of, shared_out
-from sskd.bench.recipe import load_recipe, tasks_of
+from sskd.bench.recipe import load_recipe
 from sskd.bench.task import Outcome, Task, changed
 from sskd.errors import UserError
 from tests.benches import BASE, TRAINING, write_recipe
