@@ -114,9 +114,8 @@ def shared_out(devices: Sequence[str], processes: int) -> list[str]:
     """
     groups = [",".join(devices[i : i + processes]) for i in range(0, len(devices) - processes + 1, processes)]
     if devices and not groups:
-        raise UserError(
-            f"There are {len(devices)} GPUs for {processes} processes each. Say --processes {len(devices)}."
-        )
+        count = len(devices)
+        raise UserError(f"There are {count} GPUs for trainings of {processes} processes. Say --processes {count}.")
     return groups
 
 
