@@ -195,7 +195,8 @@ class StageRun:
             world.average_gradients(p for group in optimizer.param_groups for p in group["params"])
             optimizer.step()
             step.update(losses, batch)
-            part.meter.update({"total": losses.total, **losses.terms, **losses.watched}, epoch * steps + i)
+            measured = {"total": losses.total, **losses.terms, **losses.watched}
+            part.meter.update(measured, epoch * steps + i, len(cut.labels))
             part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.whole)
             # Clocks differ: several processes look after as many steps.
             if part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL:
