@@ -174,11 +174,18 @@ def test_step_is_one_graph(method: Callable[..., Plan]) -> None:
         torch.testing.assert_close(*results, rtol=1e-9, atol=1e-11)
 
 
+def tiny(num_classes: int, in_chans: int) -> nn.Module:
+    """A network that inductor compiles in seconds."""
+    first = (nn.Conv2d(in_chans, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(6, num_classes))
+
+
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler on this machine")
 @pytest.mark.parametrize("name", ["sskd", "crd"])
 def test_step_compiles_to_the_same_numbers(name: str) -> None:
     """With the compiler that users get: inductor."""
-    for run, step, parameters in steps_of(build(METHODS[name], "fp64")):
+    networks = (f"{__name__}:tiny", f"{__name__}:tiny")
+    for run, step, parameters in steps_of(build(METHODS[name], "fp64", networks=networks)):
         torch._dynamo.reset()
         batch = batch_at(run, 0)
         results = []
