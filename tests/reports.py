@@ -115,7 +115,11 @@ def write_analyses(run: Path) -> None:
     points = [{"x": math.cos(i), "y": math.sin(i * 1.3), "class": CLASSES[i % 4], "side": side}
               for i in range(60) for side in ("student", "teacher")]  # fmt: skip
     classes = [{"class": name, "images": 100, "top1": 0.6 + 0.05 * i} for i, name in enumerate(CLASSES)]
-    levels = {"ss": {"edges": [0, 1, 2, 3, 4], "counts": [50, 20, 9, 3]}, "tf": {"edges": [0, 1, 2], "counts": [7, 5]}}
+    levels: dict[str, Any] = {
+        "ss": {"edges": [0, 1, 2, 3, 4], "counts": [50, 20, 9, 3]},
+        "tf": {"edges": [0, 1, 2], "counts": [7, 5]},
+    }
+    levels |= {"none": None}  # as of a method without a head
     inspect = {"kind": "inspect", "data": "cifar100", "split": "train", "images": 1000, "error_levels": levels,
                "noisy": noisy, "embedding": {"method": "t-SNE", "points": points}, "per_class": classes,
                "teacher_per_class": classes, "calibration": {"ece": 0.04, "bins": bins},

@@ -128,6 +128,7 @@ def _levels(inspect: Values, number: int) -> list[Plot]:
     names = {"ss": "self-supervised predictions", "tf": "predictions on transformed images"}
     views = []
     for key, one in (inspect.get("error_levels") or {}).items():
+        one = one or {}  # a method without a head has no error levels of one
         edges, counts = one.get("edges") or [], one.get("counts") or []
         if counts and len(edges) == len(counts) + 1:
             middles: list[Number] = [(a + b) / 2 for a, b in pairwise(edges)]
