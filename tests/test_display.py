@@ -24,7 +24,7 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts["processor"] == processor()
     assert re.fullmatch(r".+, [1-9]\d* cores?", facts["processor"])
     expected = {"command", "python", "sskd", "torch", "torchvision", "timm", "numpy", "platform", "processor"}
-    assert set(facts) == expected | {"threads", "accelerator", "git"}
+    assert set(facts) == expected | {"threads", "processes", "accelerator", "git"}
     assert json.loads(json.dumps(facts)) == facts
 
 
