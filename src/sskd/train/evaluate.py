@@ -67,6 +67,8 @@ def _evaluating(modules: Mapping[str, nn.Module]) -> Iterator[None]:
     modes = {part: part.training for module in modules.values() for part in module.modules()}
     for module in modules.values():
         module.eval()
-    yield
-    for part, mode in modes.items():
-        part.training = mode
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
