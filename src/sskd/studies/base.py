@@ -1,7 +1,8 @@
 """What a study is: one thing varied on a base recipe. And what all studies are told."""
 
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -134,10 +135,11 @@ def chosen(recipe: Recipe, labels: Sequence[str] | None, usual: Sequence[str]) -
     return found
 
 
-def spelled(name: str, base: Base, given: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """The command that repeats a study: what differs from what is usual."""
-    words = ["sskd study", name]
-    values = [(key, value) for key, value in given.items() if value != usual[key]]
+def spelled(study: Callable[..., None], base: Base, given: Mapping[str, Any]) -> str:
+    """The command that repeats a study: what differs from what is usual. `given` holds the function's arguments."""
+    words = ["sskd study", study.__name__.replace("_", "-")]
+    usual = {name: one.default for name, one in inspect.signature(study).parameters.items() if name != "base"}
+    values = [(key, given[key]) for key in usual if given[key] != usual[key]]
     values += [(one.name, value) for one in fields(base) if (value := getattr(base, one.name)) != one.default]
     for key, value in values:
         if key == "only_table":

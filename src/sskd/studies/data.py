@@ -1,6 +1,5 @@
 """Studies of what students see: few labels, wrong labels."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
@@ -35,7 +34,6 @@ def few_labels(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given = {key: value for key, value in locals().items() if key != "base"}
     on = Base(**base)
     recipe = on.load()
     recipe = replace(
@@ -61,7 +59,7 @@ def few_labels(
         "share of the training images" if not per_class else "training images",
         tuple(Series(label, recipe.method_of(label), _points(recipe, label, place)) for label in recipe.methods),
         recipe,
-        spelled("few-labels", on, given, _usual(few_labels)),
+        spelled(few_labels, on, locals()),
     )
     run(study, on)
 
@@ -85,7 +83,6 @@ def noisy_labels(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given = {key: value for key, value in locals().items() if key != "base"}
     on = Base(**base)
     recipe = on.load()
     one_of(replace(recipe, noises=(0.0,)))
@@ -113,7 +110,7 @@ def noisy_labels(
         "share of wrong labels",
         tuple(series),
         recipe,
-        spelled("noisy-labels", on, given, _usual(noisy_labels)),
+        spelled(noisy_labels, on, locals()),
     )
     run(study, on)
 
@@ -127,7 +124,3 @@ def _points(
     recipe: Recipe, label: str, place: Callable[[Labels], X], belongs: Callable[[Labels], bool] = lambda _: True
 ) -> tuple[Point, ...]:
     return tuple(Point(place(labels), label, labels) for labels in recipe.labels if belongs(labels))
-
-
-def _usual(function: Callable[..., None]) -> dict[str, Any]:
-    return {name: one.default for name, one in inspect.signature(function).parameters.items()}

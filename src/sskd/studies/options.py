@@ -1,7 +1,6 @@
 """Studies of SSKD's own parts: its loss terms, selective transfer, weights, pretexts, transformations."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -36,7 +35,7 @@ def loss_terms(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given, on = _given(locals()), Base(**base)
+    on = Base(**base)
     recipe, label = _sskd(on)
     options = recipe.methods[label]
     weights = PRESETS[str(options.get("preset", "released"))] | {t: options[t] for t in TERMS if t in options}
@@ -49,13 +48,14 @@ def loss_terms(
     _run(
         on,
         recipe,
+        label,
         "loss-terms",
         "What does each term of the loss bring?",
         f"SSKD with terms left out (weight 0), and with the weight of one multiplied. All: {published}. ce: labels; "
         "kd: the teacher's classes on plain images; tf: on transformed ones; ss: its self-supervised answers.",
         ("terms", "terms of the loss"),
         {"SSKD": changes},
-        spelled("loss-terms", on, given, _usual(loss_terms)),
+        spelled(loss_terms, on, locals()),
     )
 
 
@@ -74,18 +74,19 @@ def transfer_ratio(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given, on = _given(locals()), Base(**base)
-    recipe, _ = _sskd(on)
+    on = Base(**base)
+    recipe, label = _sskd(on)
     _run(
         on,
         recipe,
+        label,
         "transfer-ratio",
         "How many of the teacher's wrong answers should be passed on?",
         "All rows on which the teacher is right are passed on, and of those on which it is wrong this share, the least "
         "wrong first. One term is varied, the other stays as usual.",
         ("ratio", "share of wrong answers passed on"),
         {term: {ratio: {f"ratio_{term}": ratio} for ratio in ratios} for term in terms},
-        spelled("transfer-ratio", on, given, _usual(transfer_ratio)),
+        spelled(transfer_ratio, on, locals()),
     )
 
 
@@ -101,18 +102,19 @@ def presets(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given, on = _given(locals()), Base(**base)
-    recipe, _ = _sskd(on)
+    on = Base(**base)
+    recipe, label = _sskd(on)
     said = "; ".join(f"{name}: tf {PRESETS[name]['tf']:g}, ss {PRESETS[name]['ss']:g}" for name in names)
     _run(
         on,
         recipe,
+        label,
         "presets",
         "Which of the published sources' weights are best?",
         f"The released code, the arXiv version and the supplement give different weights. {said}.",
         ("preset", "source of the weights"),
         {"SSKD": {name: {"preset": name} for name in names}},
-        spelled("presets", on, given, _usual(presets)),
+        spelled(presets, on, locals()),
     )
 
 
@@ -126,11 +128,12 @@ def pretexts(names: tuple[str, ...] = ("contrastive", "rotation", "jigsaw", "exe
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given, on = _given(locals()), Base(**base)
-    recipe, _ = _sskd(on)
+    on = Base(**base)
+    recipe, label = _sskd(on)
     _run(
         on,
         recipe,
+        label,
         "pretexts",
         "Which self-supervised question should be asked?",
         "contrastive: which image of the batch a view comes from; rotation: by how much it is turned; jigsaw: in which "
@@ -138,7 +141,7 @@ def pretexts(names: tuple[str, ...] = ("contrastive", "rotation", "jigsaw", "exe
         "alone.",
         ("pretext", "self-supervised question"),
         {"SSKD": {name: {"pretext": name} for name in names}},
-        spelled("pretexts", on, given, _usual(pretexts)),
+        spelled(pretexts, on, locals()),
         heads=True,
     )
 
@@ -155,17 +158,18 @@ def transformations(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
-    given, on = _given(locals()), Base(**base)
-    recipe, _ = _sskd(on)
+    on = Base(**base)
+    recipe, label = _sskd(on)
     _run(
         on,
         recipe,
+        label,
         "transformations",
         "Which transformations should make the views?",
         "Three transformed views of each image. Where there are several, each view draws one of them.",
         ("transformations", "transformations of the views"),
         {"SSKD": {name: {"transformations": _joined(name)} for name in names}},
-        spelled("transformations", on, given, _usual(transformations)),
+        spelled(transformations, on, locals()),
         heads=True,
     )
 
@@ -173,6 +177,7 @@ def transformations(
 def _run(
     on: Base,
     recipe: Recipe,
+    label: str,
     name: str,
     question: str,
     about: str,
@@ -183,7 +188,6 @@ def _run(
 ) -> None:
     """Each series: what stands along the axis, and the options that it changes."""
     labels, methods, found = one_of(recipe), dict[str, Mapping[str, Any]](), list[Series]()
-    label = next(label for label in recipe.methods if recipe.method_of(label) == "sskd")
     for title, changes in series.items():
         points = list[Point]()
         for x, changed in changes.items():
@@ -247,11 +251,3 @@ def _said(terms: Sequence[str]) -> str:
 
 def _joined(name: str) -> str | list[str]:
     return name.split("+") if "+" in name else name
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "base"}
-
-
-def _usual(function: Callable[..., None]) -> dict[str, Any]:
-    return {name: one.default for name, one in inspect.signature(function).parameters.items()}
