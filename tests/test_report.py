@@ -12,8 +12,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 from sskd.report.command import command_of
+from sskd.report.curves import hide_most
 from sskd.report.found import find
 from sskd.report.page import Page, as_html, gather
+from sskd.report.plots import Series
 from sskd.settings import Training
 from tests.conftest import Cli
 from tests.reports import STUDENT, TEACHER, config, records, write_analyses, write_grid, write_run, write_study
@@ -211,3 +213,13 @@ def test_a_real_run(teacher: Path) -> None:
     page = page_of(teacher)
     assert page.finished and page.runs[0].last is not None
     assert "sskd teacher --model cifar_resnet8" in as_html(page)
+
+
+def test_of_many_curves_the_best_begin_visible() -> None:
+    """By accuracy, also where the loss is shown, of which the worst have most; beside the student alone and KD."""
+    labels = ["ce", "kd", *(f"method{i}" for i in range(8))]
+    accuracy = [Series(label, [1], [float(i)], group=label) for i, label in enumerate(labels)]
+    loss = [Series(label, [1], [-float(i)], group=label) for i, label in enumerate(labels)]
+    hide_most({("student", "test / top1"): accuracy, ("student", "loss / total"): loss})
+    for shown in (accuracy, loss):
+        assert [one.label for one in shown if not one.faint] == ["ce", "kd", "method5", "method6", "method7"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sskd.bench.results import ALONE_LABEL, KD_LABEL
 from sskd.report.found import FoundRun, Values
 from sskd.report.plots import Number, Plot, Series, View
 from sskd.report.sections import Section
@@ -30,7 +31,7 @@ def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, 
             for quantity in _quantities(records):
                 xs, ys = _thin(records, quantity, points)
                 views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group))
-    _hide_most(views)
+    hide_most(views)
     order = {name: i for i, name in enumerate(FIRST)}
     stages = {stage: i for i, stage in enumerate(dict.fromkeys(stage for stage, _ in views))}
     main = max(stages, key=lambda stage: (len(views.get((stage, FIRST[0]), [])), stages[stage]))
@@ -111,13 +112,14 @@ def _thin(records: Sequence[Values], quantity: str, points: int) -> tuple[list[N
     return xs, ys
 
 
-def _hide_most(views: dict[tuple[str, str], list[Series]]) -> None:
-    """Where there are many curves, the plain methods and the best begin visible."""
-    for series in views.values():
+def hide_most(views: dict[tuple[str, str], list[Series]]) -> None:
+    """Where there are many curves, the student alone, KD and the best begin visible."""
+    for (stage, _), series in views.items():
         groups = {one.group for one in series}
         if len(groups) > 8:
-            best = {one.group for one in sorted(series, key=lambda one: -((one.y or [0.0])[-1] or 0.0))[:3]}
-            plain = {group for group in groups if group.split(", ")[-1] in ("ce", "kd", "sskd")}
+            measured = views.get((stage, FIRST[0]), series)  # a loss does not say who is best
+            best = {one.group for one in sorted(measured, key=lambda one: -((one.y or [0.0])[-1] or 0.0))[:3]}
+            plain = {group for group in groups if group.split(", ")[-1] in (ALONE_LABEL, KD_LABEL)}
             for one in series:
                 one.faint = one.group not in best | set(sorted(plain)[:6])
 
