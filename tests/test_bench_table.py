@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy.stats import ttest_rel
 from sskd.bench.grid import tasks_of
 from sskd.bench.published import published
 from sskd.bench.recipe import load_recipe
-from sskd.bench.results import compare, mean_and_deviation, read_cell, rows_of
+from sskd.bench.results import compare, mean_and_deviation, read_cell, read_costs, rows_of
 from sskd.bench.table import as_csv, as_json, as_markdown, tabulated, write
 from tests.benches import fake_run, write_recipe
 
@@ -133,3 +134,15 @@ def test_published_numbers_of_imagenet() -> None:
     assert published({**named, "name": "my-folder", "test_images": 5000}, *pair, "kd") is None
     assert published(named, "cifar_wrn_40_2", "cifar_wrn_16_2", "kd") is None
     assert published({"name": "cifar100"}, *pair, "kd") is None
+
+
+def test_costs_are_read_without_what_lines_nest(tmp_path: Path) -> None:
+    cost = {"stage": "student", "epoch": 1, "note": ', "x\\": {', "seconds": 2.0, "cpu_seconds": 1.5, "peak_mib": 7}
+    line = json.dumps({**cost, "loss": {"total": math.nan}, "test": {"top1": 0.5}, "evaluation_seconds": 3.0})
+    path = tmp_path / "log.jsonl"
+    path.write_text(f"{line}\n{line}\n{line[:70]}")
+    assert read_costs(path) == [cost, cost]
+    turned = {"loss": {"total": 1.0}, "train": {"top1": 0.5}, **cost}  # nested first: read whole
+    path.write_text(json.dumps(turned) + "\n" + line + "\n{damaged\n")
+    assert [{key: one[key] for key in cost} for one in read_costs(path)] == [cost, cost]
+    assert read_costs(tmp_path / "none") == []

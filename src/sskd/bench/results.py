@@ -1,6 +1,8 @@
 """What the runs of a grid came to: cells read from run directories, and rows over seeds."""
 
 import json
+import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,8 @@ from sskd.files import read_json
 
 Values = Mapping[str, Any]
 KD_LABEL, ALONE_LABEL = "kd", "ce"
+
+_NESTED = re.compile(rb', "[^"]*": \{.*')  # from the first nested object to the line's end; in a text it would be \\"
 
 Status = Literal["finished", "begun", "waiting"]
 
@@ -107,6 +111,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_costs(path: Path) -> list[dict[str, Any]]:
+    """A log without what its lines nest, losses and accuracies: a fraction of the work where thousands are read.
+
+    Lines of which costs do not come first are read whole.
+    """
+    if not path.exists():
+        return []
+    text = _NESTED.sub(b"}", path.read_bytes())
+    try:
+        found = list(json.loads(b"[" + text[: text.rfind(b"\n") + 1].strip().replace(b"\n", b",") + b"]"))
+    except ValueError:
+        return read_log(path)
+    return found if all(isinstance(one, dict) and "cpu_seconds" in one for one in found) else read_log(path)
+
+
 def progress(task: Task) -> tuple[str, int]:
     """Stage and epoch that a run has last finished."""
     records = [record for record in read_log(task.folder / "log.jsonl") if "epoch" in record]
@@ -167,7 +186,7 @@ class Compared:
 
 def compare(row: Row, other: Row, kind: Literal["last", "best"] = "last") -> Compared | None:
     """A row against another, on the seeds that both have; None where there are none."""
-    from scipy.stats import ttest_rel  # a second to import, and not needed to train
+    from scipy.special import stdtr  # not needed to train; a tenth of what scipy.stats takes to import
 
     ours, theirs = row.values(kind), other.values(kind)
     seeds = sorted(ours.keys() & theirs.keys())
@@ -176,5 +195,6 @@ def compare(row: Row, other: Row, kind: Literal["last", "best"] = "last") -> Com
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     p = None
     if len(seeds) > 2 and len(set(differences)) > 1:
-        p = float(ttest_rel([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]).pvalue)
+        t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(len(seeds)))
+        p = 2 * float(stdtr(len(seeds) - 1, -abs(t)))
     return Compared(statistics.fmean(differences), len(seeds), p)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sskd.bench.results import Cell, cell_of, read_log
+from sskd.bench.results import Cell, cell_of, read_costs, read_log
 from sskd.bench.task import Task
 from sskd.errors import UserError
 
@@ -42,7 +42,7 @@ class FoundRun:
 
     def records(self) -> list[Values]:
         """The log, read again: those of thousands of runs would fill the memory."""
-        return _records(self.folder)
+        return _epochs(read_log(self.folder / "log.jsonl"))
 
     @property
     def is_teacher(self) -> bool:
@@ -141,7 +141,7 @@ def read_run(folder: Path) -> FoundRun:
         result, problem = None, f"{files['result.json']} holds no accuracy of the last epoch."
     cell, records = None, list[Values]()
     try:
-        records = _records(folder)
+        records = _epochs(read_costs(files["log.jsonl"]))
         cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
     except OSError as error:
         problem = f"{files['log.jsonl']} cannot be read ({error.strerror})."
@@ -153,8 +153,7 @@ def read_run(folder: Path) -> FoundRun:
     return FoundRun(folder, state, config, result, cell, len(records), cpu, problem, analyses)
 
 
-def _records(folder: Path) -> list[Values]:
-    found = read_log(folder / "log.jsonl")
+def _epochs(found: Sequence[Any]) -> list[Values]:
     return [record for record in found if isinstance(record, dict) and "stage" in record and "epoch" in record]
 
 

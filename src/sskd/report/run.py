@@ -10,7 +10,7 @@ import sskd
 from sskd.errors import UserError
 from sskd.files import make_folder, write_atomic
 from sskd.report.export import as_csv, as_json, as_markdown
-from sskd.report.found import find
+from sskd.report.found import Found, find
 from sskd.report.page import Page, as_html, gather
 
 EVERY = 5  # seconds between two looks at what runs
@@ -40,21 +40,22 @@ def report(
     target = Path(out) if out else Path(paths[0] if paths else ".") / f"report.{format}"
     if live and format != "html":
         raise UserError(f"--live is for --format html; got {format}.")
-    find(paths)  # refuses before a folder is made
+    found = find(paths)
     make_folder(target.parent)
     while True:
-        page = _gathered(paths, title)
+        page = _gathered(found, title)
         refresh = EVERY if live and not page.finished else 0
         _write(page, target, format, plots, refresh)
         if not refresh:
             break
         time.sleep(EVERY)
+        found = find(paths)
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}")
 
 
-def _gathered(paths: tuple[str, ...], title: str) -> Page:
+def _gathered(found: Found, title: str) -> Page:
     command = shlex.join(["sskd", *sys.argv[1:]]) if sys.argv[1:2] == ["report"] else "sskd report"
-    return gather(find(paths), title, time.strftime("%Y-%m-%d %H:%M %Z"), command, sskd.__version__)
+    return gather(found, title, time.strftime("%Y-%m-%d %H:%M %Z"), command, sskd.__version__)
 
 
 def _write(page: Page, target: Path, format: str, plots: str | None, refresh: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,13 @@ def _of_runs(data: str, runs: list[FoundRun]) -> Section:
 
 def _taught_by(run: FoundRun) -> Path | None:
     place = (run.arguments.get("teacher") or {}).get("place")
-    return Path(place).resolve() if place else None
+    return _resolved(str(place)) if place else None
+
+
+@cache
+def _resolved(place: str) -> Path:
+    """Asked for once: thousands of runs share a few teachers."""
+    return Path(place).resolve()
 
 
 def _facts(run: FoundRun) -> dict[str, Any]:
