@@ -136,6 +136,9 @@ def test_a_changed_recipe_does_not_take_old_results(few: Path, tmp_path: Path, s
     methods = {"kd": {"temperature": 3}, "ce": {}}
     out = tmp_path / "out"
     assert sskd("bench", write_recipe(tmp_path, data=str(few), methods=methods), "--out", out).code == 0
+    out = out.rename(tmp_path / "moved")
+    again = sskd("bench", write_recipe(tmp_path, data=str(few), methods=methods), "--out", out)
+    assert again.code == 0 and "-seed0: " not in again.out, "a folder that was moved is the same bench"
     hotter = {"kd": {"temperature": 5}, "ce": {}}
     outcome = sskd("bench", write_recipe(tmp_path, data=str(few), methods=hotter), "--out", out)
     assert outcome.code == 2 and "another config (arguments: options.temperature: 3 there, 5 now)" in outcome.out

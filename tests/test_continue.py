@@ -57,6 +57,32 @@ def test_other_teacher_or_data_under_the_same_name(
     assert "; teacher_images: 48 there, 24 now; " in refused.err
 
 
+def test_a_teacher_that_was_moved(
+    few: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sskd: Cli
+) -> None:
+    """Its weights count, not its path: a begun run goes on, a finished one is known; other weights are refused."""
+    here, there, run = tmp_path / "here", tmp_path / "there", tmp_path / "run"
+    shutil.copytree(teacher, here)
+    stop_after(monkeypatch, lambda: main(words_for(few, here, run, *SHORT)), 1)
+    here.rename(there)
+    shutil.copytree(there, here)
+    result = json.loads((there / "result.json").read_text())
+    (here / "result.json").write_text(json.dumps({**result, "weights": "other"}))
+    weights = here / "student" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert "config (teacher: weights: '" in sskd(*words_for(few, here, run, *SHORT)).err, "under the same name"
+    other = here.rename(tmp_path / "other")
+    assert "config (arguments: teacher.place: '" in sskd(*words_for(few, other, run, *SHORT)).err
+    (other / "result.json").write_text(json.dumps(result))  # it is not what it says
+    assert "config (teacher: weights: '" in sskd(*words_for(few, other, run, *SHORT)).err
+    assert main(words_for(few, there, run, *SHORT)) == 0
+    monkeypatch.chdir(tmp_path)
+    again = sskd(*words_for(few, Path("there"), run, *SHORT))
+    assert again.code == 0 and "is finished already" in again.out + again.err
+
+
 def test_half_a_line_and_half_a_file(few: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = words_for(few, teacher, tmp_path / "a" / "run", *SHORT)
     assert main(words) == 0

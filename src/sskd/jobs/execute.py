@@ -1,9 +1,11 @@
 """One training from its arguments to its finished run directory."""
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,14 +78,22 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
 
 
 def refuse_changed(job: Job) -> None:
-    """Refuse a job whose run was begun with other arguments.
+    """Refuse a job whose run was begun with other arguments. A teacher may lie elsewhere than then: its weights count.
 
     Raises:
         UserError: lists what differs.
     """
     usual = {**usual_arguments(), "options": options_of(find_method(job.method))}
-    but = ("training.threads",)  # it goes on with those it began with
-    Run(job.out).same(_arguments(job), "arguments", but, usual)
+    run, but = Run(job.out), ["training.threads"]  # it goes on with those it began with
+    if job.teacher and _same_weights(job.teacher.place, run.config() or {}):
+        but.append("teacher.place")
+    run.same(_arguments(job), "arguments", but, usual)
+
+
+def _same_weights(place: str, config: Mapping[str, Any]) -> bool:
+    """Whether the teacher's run now at `place` ended with the weights that a run with this config was taught by."""
+    result, taught = Path(place) / "result.json", (config.get("teacher") or {}).get("weights")
+    return taught is not None and result.is_file() and read_json(result).get("weights") == taught
 
 
 def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
@@ -115,7 +125,7 @@ def _agreed_execution(
     """How the run began; a new one is begun."""
     if run.config() is not None:
         run.same(config["data"], "data")
-        run.same(config["teacher"], "teacher")
+        run.same(config["teacher"], "teacher", ("normalisation_from",))  # a path; mean and std are compared
         return resumed(run, device, display)
     if parts.decode == "workers" and job.reading.unreadable == "refuse":
         parts.splits.refuse_unreadable()
