@@ -5,17 +5,20 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import ttest_rel
 
+from sskd.files import alone_in
 from sskd.report.command import command_of
 from sskd.report.curves import hide_most
 from sskd.report.found import find
 from sskd.report.page import Page, as_html, gather
 from sskd.report.plots import Series
+from sskd.report.run import PATIENCE
 from sskd.settings import Training
 from tests.conftest import Cli
 from tests.reports import STUDENT, TEACHER, config, records, write_analyses, write_grid, write_run, write_study
@@ -70,7 +73,7 @@ def test_a_bench_that_is_a_table_alone(tmp_path: Path) -> None:
     assert (page.title, page.parts[0].section.data, page.finished) == ("tiny", "digits", False)
     text = as_html(page)
     assert "failed: no &lt;room&gt;" in text and "2 trainings have no result yet" in text
-    assert "sskd bench tiny --data x/digits" in text and "no run directories" in text
+    assert "sskd bench tiny.yaml --data x/digits --out" in text and "no run directories" in text
 
 
 def test_broken_and_half_written_runs_appear_as_such(tmp_path: Path) -> None:
@@ -189,15 +192,52 @@ def test_refusals(grid: Path, tmp_path: Path, sskd: Cli) -> None:
 def test_live_follows_until_all_has_ended(tmp_path: Path, sskd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", config("kd", 0), records("kd", 0), finished=False)
     seen = []
+    training = ExitStack()
+    training.enter_context(alone_in(run))
 
     def sleep(seconds: float) -> None:
         seen.append((tmp_path / "r.html").read_text())
         (run / "result.json").write_text(json.dumps({"last": records("kd", 0)[-1], "best": None}))
+        training.close()
 
     monkeypatch.setattr("sskd.report.run.time.sleep", sleep)
-    assert sskd("report", "--live", tmp_path / "run", "--out", tmp_path / "r.html").code == 0
-    assert len(seen) == 1 and 'http-equiv="refresh"' in seen[0]
+    outcome = sskd("report", "--live", tmp_path / "run", "--out", tmp_path / "r.html")
+    assert outcome.code == 0 and "no result" not in outcome.out
+    assert len(seen) == 1 and 'http-equiv="refresh"' in seen[0] and "a process is training here" in seen[0]
     assert 'http-equiv="refresh"' not in (tmp_path / "r.html").read_text()
+
+
+def test_live_ends_where_nobody_trains_any_more(tmp_path: Path, sskd: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench that was given up; another that its study's folder shares is seen at work first."""
+    top = write_grid(tmp_path / "bench", ("kd", "ce"), seeds=1)
+    (top / CELLS / "kd-seed0/result.json").unlink()
+    rows = [{"teacher": "a", "student": "b", "label": "kd", "n": 0, "of": 1}]
+    study = write_study(top)
+    (study / "table.json").write_text(json.dumps({"rows": rows}))
+    (top / "table.json").write_text(
+        json.dumps({"recipe": {"name": "digits-small", "data": "d", "seeds": [0]}, "rows": rows})
+    )
+    looks, training = list[str](), ExitStack()
+    training.enter_context(alone_in(top))
+
+    def sleep(seconds: float) -> None:
+        looks.append((tmp_path / "r.html").read_text())
+        training.close()
+
+    monkeypatch.setattr("sskd.report.run.time.sleep", sleep)
+    outcome = sskd("report", "--live", top, "--out", tmp_path / "r.html")
+    assert outcome.code == 0 and len(looks) == PATIENCE
+    assert looks[0].count("1 training has no result yet; a process is training here") == 2
+    assert "· nothing is running, renewed" in looks[1]
+    last = (tmp_path / "r.html").read_text()
+    assert last.count("1 training has no result yet, and no process is training here") == 2
+    command = f"sskd bench digits-small --data d --seeds '[0]' --out {top}"
+    assert "Continue it" in last and "refresh" not in last and command in outcome.out
+    assert "sskd study few-labels --data cifar100\n" in outcome.out
+    with alone_in(top):
+        assert page_of(study).busy and page_of(top / CELLS / "kd-seed0").busy, "the folder above is looked at as well"
+        run = next(one for one in page_of(top).runs if one.folder.endswith("kd-seed0"))
+        assert run.word == "not finished", "something trains here, but not this"
 
 
 def test_no_torch(grid: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and read without running code."""
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -69,7 +70,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         UserError: another process holds it, or the folder cannot be written.
     """
     make_folder(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0.2)  # not at once: `held` has it for a moment
     with explained(folder):
         try:
             lock.acquire()
@@ -81,6 +82,18 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def held(folder: Path) -> bool:
+    """Whether a process is in `alone_in` this folder, as far as this machine sees; nothing is written."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def append_line(path: Path, line: str) -> None:

@@ -92,8 +92,8 @@ def _answer(one: Answer) -> str:
 def _part(part: Part, files: Mapping[str, Sequence[str]]) -> list[str]:
     section = part.section
     blocks = [f"## {_plain(section.title)}", _plain(section.about), f"Data: {_plain(section.data)}."]
-    if section.waiting:
-        blocks.append(f"**{section.waiting} training{' has' if section.waiting == 1 else 's have'} no result yet.**")
+    if section.left:
+        blocks.append(f"**{section.left[0].upper()}{section.left[1:]}.**")
     if part.study:
         blocks += [*_images(part.study.id, part.study.title, part.study.caption, files), _study(section.study or {})]
     blocks += [f"- {_plain(note)}" for note in section.notes]
@@ -106,7 +106,8 @@ def _part(part: Part, files: Mapping[str, Sequence[str]]) -> list[str]:
         )
     for plot in (part.accuracy, part.cost, part.curves):
         blocks += _images(plot.id, plot.title, plot.caption, files) if plot else []
-    return [*blocks, f"Repeat it:\n\n    {section.command}" if section.command else ""]
+    verb = "Continue" if section.waiting and not section.busy else "Repeat"
+    return [*blocks, f"{verb} it:\n\n    {section.command}" if section.command else ""]
 
 
 def _images(key: str, title: str, caption: str, files: Mapping[str, Sequence[str]]) -> list[str]:

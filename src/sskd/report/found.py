@@ -10,9 +10,11 @@ from typing import Any, Literal
 from sskd.bench.results import Cell, cell_of, read_costs, read_log
 from sskd.bench.task import Task
 from sskd.errors import UserError
+from sskd.files import held
 
 Values = Mapping[str, Any]
 RUN_FILES = ("config.json", "log.jsonl", "result.json")
+OUTER = 3  # folders up from a run to its bench: cells/PAIR/RUN
 PASSED_BY = ("student", "tensorboard", "analyses", "cache", "logs")  # folders that hold no runs
 
 
@@ -21,7 +23,7 @@ class FoundRun:
     """A run directory. `problem` says what could not be read of it."""
 
     folder: Path
-    state: Literal["finished", "begun", "broken"]
+    state: Literal["finished", "running", "begun", "broken"]
     config: Values = field(default_factory=dict)
     result: Values | None = None
     cell: Cell | None = None  # accuracies and costs; None where there is no config
@@ -66,6 +68,7 @@ class Found:
     runs: list[FoundRun] = field(default_factory=list)
     tables: list[FoundTable] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    held: set[Path] = field(default_factory=set)  # folders in which a process trains now
 
 
 def find(places: Sequence[str]) -> Found:
@@ -82,6 +85,7 @@ def find(places: Sequence[str]) -> Found:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise UserError(f"{place} {what}. Give the folder of a run, a bench or a study.")
+        found.held |= {one for one in path.resolve().parents[:OUTER] if held(one)}
         for folder in _folders(path):
             if (real := folder.resolve()) not in seen:
                 seen.add(real)
@@ -106,6 +110,8 @@ def _folders(top: Path) -> list[Path]:
 
 def _look(folder: Path, found: Found) -> None:
     names = {entry.name for entry in folder.iterdir()}
+    if held(folder):
+        found.held.add(folder.resolve())
     if not names.isdisjoint(RUN_FILES):
         found.runs.append(read_run(folder))
     for name in ("table.json", "study.json"):
@@ -148,7 +154,8 @@ def read_run(folder: Path) -> FoundRun:
     except (KeyError, TypeError, AttributeError, ValueError):
         result, problem = None, f"{folder} holds values that no run writes."
     cpu = sum(record.get("cpu_seconds", record.get("seconds", 0.0)) for record in records) if cell else 0.0
-    state: Literal["finished", "begun", "broken"] = "broken" if problem else "finished" if result else "begun"
+    state: Literal["finished", "running", "begun", "broken"]
+    state = "broken" if problem else "finished" if result else "running" if held(folder) else "begun"
     analyses = _analyses(folder / "analyses")
     return FoundRun(folder, state, config, result, cell, len(records), cpu, problem, analyses)
 

@@ -65,6 +65,7 @@ class Page:
     configs: list[Configs]
     looked: list[Looked]
     finished: bool  # nothing is left to wait for
+    busy: bool  # a process trains in one of the folders
     plots: list[Plot] = field(default_factory=list)
 
 
@@ -90,7 +91,7 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
         title or ", ".join(section.title for section in sections[:3]) or "Runs",
         made, command, version, headline(sections), parts, answers[:ANSWERS], len(answers[ANSWERS:]),
         ranking(matched) if len(matched) > 1 else [], _warnings(found, sections, budget),
-        run_lines(sections), configs_of(sections), looked, _finished(found, sections), plots,
+        run_lines(sections), configs_of(sections), looked, _finished(found, sections), bool(found.held), plots,
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def _warnings(found: Found, sections: Sequence[Section], budget: Budget) -> list
 
 def _finished(found: Found, sections: Sequence[Section]) -> bool:
     waiting = any(section.waiting for section in sections)
-    return not waiting and all(run.state != "begun" for run in found.runs)
+    return not waiting and all(run.state in ("finished", "broken") for run in found.runs)
 
 
 def as_html(page: Page, refresh: int = 0) -> str:

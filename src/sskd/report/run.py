@@ -14,6 +14,7 @@ from sskd.report.found import Found, find
 from sskd.report.page import Page, as_html, gather
 
 EVERY = 5  # seconds between two looks at what runs
+PATIENCE = 6  # looks in a row that see no process, before what has no result counts as given up
 
 
 def report(
@@ -31,7 +32,8 @@ def report(
         out: the file to write; report.FORMAT in the first folder where it is not given.
         format: html for people; md for a results page; csv or json for programs.
         plots: write the plots too, for a paper, into a folder beside the file; md links them. Needs sskd[report].
-        live: write the report anew every few seconds until all runs have ended; browsers that show it follow.
+        live: write the report anew every few seconds until all runs have ended or nobody trains them any more; browsers
+            that show it follow.
         title: above the report; the names of benches and data sets where it is not given.
 
     Raises:
@@ -42,15 +44,29 @@ def report(
         raise UserError(f"--live is for --format html; got {format}.")
     found = find(paths)
     make_folder(target.parent)
+    patience = PATIENCE
     while True:
         page = _gathered(found, title)
-        refresh = EVERY if live and not page.finished else 0
+        patience = PATIENCE if page.busy else patience - 1
+        refresh = EVERY if live and patience and (page.busy or not page.finished) else 0
         _write(page, target, format, plots, refresh)
         if not refresh:
             break
         time.sleep(EVERY)
         found = find(paths)
     print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}")
+    if left := _left(page):
+        print(left)
+
+
+def _left(page: Page) -> str:
+    """What is not finished and has nobody who trains it, with the commands that continue it."""
+    given_up = [part.section for part in page.parts if part.section.waiting and not part.section.busy]
+    if not given_up:
+        return ""
+    commands = [f"  {one.command or 'each run: its command, at the end of the report'}" for one in given_up]
+    said = "; ".join(f"{one.title}: {one.left}" for one in given_up)
+    return "\n".join([f"{said}. What was begun continues by the same command:", *commands])
 
 
 def _gathered(found: Found, title: str) -> Page:

@@ -1,9 +1,11 @@
 """Tables of a report: one section for each bench and for each data set of the other runs."""
 
 import json
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,15 @@ class Section:
     notes: Sequence[str] = ()
     labels: dict[Path, str] = field(default_factory=dict)  # of runs, as in the table
     waiting: int = 0  # trainings that have no result yet
+    busy: bool = False  # a process trains in its folder
+
+    @property
+    def left(self) -> str:
+        """How many trainings have no result, and whether somebody is at it; empty where all have."""
+        if not self.waiting:
+            return ""
+        count = f"{self.waiting} training{' has' if self.waiting == 1 else 's have'} no result yet"
+        return f"{count}; a process is training here" if self.busy else f"{count}, and no process is training here"
 
 
 def sections_of(found: Found) -> list[Section]:
@@ -52,12 +63,18 @@ def sections_of(found: Found) -> list[Section]:
     for table in found.tables:
         own = [run for run in found.runs if _belongs(run, table)]
         taken |= {run.folder for run in own}
-        sections.append(_of_table(table, own))
+        sections.append(_of_table(table, own, _busy(table, found)))
     rest: dict[str, list[FoundRun]] = {}
     for run in found.runs:
         if run.folder not in taken:
             rest.setdefault(data_of(run), []).append(run)
     return [*sections, *(_of_runs(data, runs) for data, runs in rest.items())]
+
+
+def _busy(table: FoundTable, found: Found) -> bool:
+    """A study's trainings are made in the folder that it shares with others."""
+    folder = table.folder.resolve()
+    return not found.held.isdisjoint({folder, folder.parent} if table.study else {folder})
 
 
 def data_of(run: FoundRun) -> str:
@@ -77,7 +94,7 @@ def _belongs(run: FoundRun, table: FoundTable) -> bool:
     return run.folder.is_relative_to(table.folder.parent) and _key(run.folder, names) is not None
 
 
-def _of_table(table: FoundTable, runs: list[FoundRun]) -> Section:
+def _of_table(table: FoundTable, runs: list[FoundRun], busy: bool) -> Section:
     recipe, rows = table.table.get("recipe") or {}, _whole(table.table.get("rows") or [])
     name = str((table.study or {}).get("study") or recipe.get("name") or table.folder.name)
     measured = {data_of(run) for run in runs if run.data}
@@ -86,11 +103,20 @@ def _of_table(table: FoundTable, runs: list[FoundRun]) -> Section:
     by_folder = {run.folder: labels[key] for run in runs for key in [_key(run.folder, labels)] if key}
     command = str((table.study or {}).get("command") or "")
     if not command and recipe:
-        command = f"sskd bench {name}" + (f" --data {recipe['data']}" if recipe.get("data") else "")
+        command = _bench(name, recipe, table.folder)
     about = str((table.study or {}).get("about") or recipe.get("about") or "")
     missing = sum(int(row["of"]) - int(row["n"]) for row in rows if not row.get("failed"))
     notes = [str(note) for note in (table.study or {}).get("notes") or []]
-    return Section(name, about, data, _grouped(rows), runs, table.study, command, notes, by_folder, missing)
+    return Section(name, about, data, _grouped(rows), runs, table.study, command, notes, by_folder, missing, busy)
+
+
+def _bench(name: str, recipe: Values, folder: Path) -> str:
+    """The command of a bench; its recipe comes with sskd, or is a file of this name."""
+    packaged = (resources.files("sskd.bench") / "recipes" / f"{name}.yaml").is_file()
+    words = ["sskd", "bench", name if packaged else f"{name}.yaml"]
+    words += ["--data", str(recipe["data"])] if recipe.get("data") else []
+    words += ["--seeds", json.dumps(recipe["seeds"])] if recipe.get("seeds") else []
+    return shlex.join([*words, "--out", folder.as_posix()])
 
 
 def _key(folder: Path, names: Collection[str]) -> str | None:
@@ -151,8 +177,9 @@ def _of_runs(data: str, runs: list[FoundRun]) -> Section:
     rows = _whole(tabulated(cells, {}))
     if not students:  # teachers alone are what the report is about
         rows = [_alone(cell) for cell in cells]
-    waiting = sum(run.state == "begun" for run in runs)
-    return Section(data.split(",")[0], "", data, _grouped(rows), runs, labels=labels, waiting=waiting)
+    states = [run.state for run in runs]
+    waiting, busy = states.count("begun") + states.count("running"), "running" in states
+    return Section(data.split(",")[0], "", data, _grouped(rows), runs, labels=labels, waiting=waiting, busy=busy)
 
 
 def _taught_by(run: FoundRun) -> Path | None:
