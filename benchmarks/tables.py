@@ -152,12 +152,24 @@ def whole_table(report: dict[str, Any]) -> list[Lines]:
     return [Lines(title, head, tuple(rows))]
 
 
+def kernels_table(report: dict[str, Any]) -> list[Lines]:
+    """One row for each kernel: the slow way, the way around it, their ratio."""
+    rows = []
+    for part, row in report["parts"].items():
+        (slow, slow_ms), (way, way_ms) = row["ms"].items()
+        cells = (f"{slow}: {spread(slow_ms, 1)}", f"{way}: {spread(way_ms, 1)}", spread(row["times"], 1))
+        rows.append((part, *cells))
+    title = f"{report['settings']['count']} maps, channels last; {machine(report)}"
+    return [Lines(title, ("", "ms", "ms on the way around", "times as long"), tuple(rows))]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[Lines]]] = {
     "step": step_table,
     "pipeline": pipeline_table,
     "growth": growth_table,
     "roofline": roofline_table,
     "whole": whole_table,
+    "kernels": kernels_table,
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sskd.methods.plan import Outputs, Stage, Term
 from sskd.models.network import Network
 from sskd.models.taps import Tapped
+from sskd.train.detours import Detours
 from sskd.train.distributed import World
 from sskd.train.recompute import Recomputed
 from sskd.views.pretext import Batch
@@ -75,12 +76,14 @@ class Step(nn.Module):
         self.known: Outputs | None = None  # the teacher's values of all images, by number, where they never change
         self.student = Tapped(student, student.taps, read["student"]) if read["student"] else None
         self.teacher = Tapped(teacher, teacher.taps, read["teacher"]) if teacher and read["teacher"] else None
-        again = execution.recompute and self.student is not None
-        self._recomputed = Recomputed(student.backbone) if again else None
+        differentiated = self.student is not None
+        self._recomputed = Recomputed(student.backbone) if execution.recompute and differentiated else None
+        on_cpu = differentiated and torch.device(execution.device).type == "cpu"
+        self._detours = Detours(student.backbone, execution.precision == "bf16") if on_cpu else None
 
     def close(self) -> None:
         """Leave the networks as they were."""
-        for changed in (self.student, self.teacher, self._recomputed):
+        for changed in (self._detours, self._recomputed, self.student, self.teacher):
             if changed is not None:
                 changed.close()
 
