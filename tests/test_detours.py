@@ -118,14 +118,14 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not network.norm._forward_hooks
 
 
-def test_a_compiled_step_takes_the_detours_too() -> None:
-    network = Joined()
+def test_a_compiled_step_takes_the_detours_too(case: tuple[nn.Module, Tensor]) -> None:
+    network, images = case
+    exact = gradients(copy.deepcopy(network).double(), images.detach().double().requires_grad_())
     Detours(network, bf16=True)
-    images = torch.randn(3, 4, 8, 8).requires_grad_()
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     with torch.autocast("cpu", torch.bfloat16):
-        for one, other in zip(gradients(compiled, images), gradients(network, images), strict=True):
-            assert distance(one, other) < 0.03
+        for one, truth in zip(gradients(compiled, images), exact, strict=True):
+            assert distance(one, truth) < 0.1  # bf16: biases are sums of many rounded values
 
 
 def test_the_measurement(tmp_path: Path) -> None:
