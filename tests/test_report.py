@@ -55,7 +55,7 @@ def test_the_answer_comes_first(grid: Path) -> None:
     assert page.headline.startswith(f"sskd is best, with {best['last_mean']:.2f} ± {best['last_deviation']:.2f} %")
     facts = {fact.name: fact for fact in page.answers[0].facts}
     assert facts["points to KD"].value == f"{best['vs_kd']:+.2f}"
-    assert facts["computing of sskd"].note == f"{(best['cpu_seconds'] + 8) / kd['cpu_seconds']:.1f} × that of KD"
+    assert facts["CPU time of sskd"].note == f"{(best['cpu_seconds'] + 8) / kd['cpu_seconds']:.1f} × that of KD"
     assert "paired t-test over 3 seeds" in page.answers[0].sure
 
 

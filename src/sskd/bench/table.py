@@ -66,7 +66,7 @@ def _line(row: Row, group: Sequence[Row], failed: dict[str, str]) -> Values:
         **{f"{key}_p": one.p if one else None for key, one in against.items()},
         **{f"{key}_mark": one.mark if isinstance(one, Compared) else "" for key, one in against.items()},
         "published": _published(config, row, row.label) if row.label == row.cells[0].facts["method"] else None,
-        "unit": _unit(config),
+        "unit": unit_of(config),
         "cpu_seconds": _mean([cell.cpu_seconds for cell in done]),
         "seconds": _mean([cell.seconds for cell in done]),
         "stage_seconds": stages,
@@ -94,7 +94,7 @@ def _teacher(cell: Cell, row: Row) -> Values:
         "last_mean": cell.last,
         "best_mean": cell.best,
         "published": _published(cell.config, row, "teacher"),
-        "unit": _unit(cell.config),
+        "unit": unit_of(cell.config),
         "cpu_seconds": cell.cpu_seconds or None,
         "seconds": cell.seconds or None,
         "stage_seconds": {},
@@ -103,7 +103,7 @@ def _teacher(cell: Cell, row: Row) -> Values:
     }
 
 
-def _unit(config: Any) -> str:
+def unit_of(config: Any) -> str:
     """What `cpu_seconds` are seconds of."""
     return "GPU s" if on_gpu(config) else "CPU s"
 

@@ -1,7 +1,7 @@
 """What was looked at after a run (`RUN/analyses/*.json`), made ready for the page."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -44,7 +44,7 @@ class Looked:
     name: str
     similarity: Values = field(default_factory=dict)
     inspect: Values = field(default_factory=dict)
-    probes: Sequence[Values] = ()
+    probes: Mapping[str, Values] = field(default_factory=dict)  # by the data
     cka: Sequence[tuple[str, Sequence[Number]]] = ()
     matrices: Sequence[dict[str, Any]] = ()
     gallery: Sequence[dict[str, Any]] = ()
@@ -58,12 +58,10 @@ def looked_at(runs: Sequence[FoundRun], budget: Budget) -> list[Looked]:
 
 
 def _look(run: FoundRun, number: int, budget: Budget) -> Looked:
-    training = run.arguments.get("training") or {}
-    name = f"{run.arguments.get('method') or run.folder.name}, seed {training.get('seed', 0)}: {run.folder.name}"
     kinds = {str(values.get("kind")): values for values in run.analyses.values()}
     similarity, inspect = kinds.get("similarity", {}), kinds.get("inspect", {})
-    found = Looked(run, name, similarity, inspect)
-    found.probes = [values for values in run.analyses.values() if values.get("kind") == "probe"]
+    found = Looked(run, _name(run), similarity, inspect)
+    found.probes = {str(one.get("data")): one for one in run.analyses.values() if one.get("kind") == "probe"}
     names, rows = (similarity.get("stages") or {}).get("student") or [], similarity.get("cka") or []
     found.cka = list(zip(map(str, names), rows, strict=False))
     folder = run.folder / "analyses"
@@ -73,6 +71,15 @@ def _look(run: FoundRun, number: int, budget: Budget) -> Looked:
     made = (_calibration(inspect, number), *_levels(inspect, number), _embedding(inspect, number))
     found.plots = [plot for plot in made if plot]
     return found
+
+
+def _name(run: FoundRun) -> str:
+    """Its folder is said where it says more than method and seed."""
+    seed = (run.arguments.get("training") or {}).get("seed", 0)
+    if run.is_teacher:
+        return f"teacher {run.arguments.get('network', '')}, seed {seed}"
+    method = run.arguments.get("method") or "?"
+    return f"{method}, seed {seed}" + ("" if run.folder.name == f"{method}-seed{seed}" else f": {run.folder.name}")
 
 
 def _matrices(ss: Values, folder: Path, budget: Budget) -> list[dict[str, Any]]:
@@ -125,21 +132,26 @@ def _calibration(inspect: Values, number: int) -> Plot | None:
 
 
 def _levels(inspect: Values, number: int) -> list[Plot]:
-    names = {"ss": "self-supervised predictions", "tf": "predictions on transformed images"}
+    names = {"ss": "self-supervised predictions", "tf": "predictions on transformed images",
+             "plain": "predictions on plain images"}  # fmt: skip
     views = []
     for key, one in (inspect.get("error_levels") or {}).items():
         one = one or {}  # a method without a head has no error levels of one
         edges, counts = one.get("edges") or [], one.get("counts") or []
         if counts and len(edges) == len(counts) + 1:
-            middles: list[Number] = [(a + b) / 2 for a, b in pairwise(edges)]
-            views.append(
-                View((names.get(key, str(key)),), [Series("predictions", middles, [float(n) for n in counts])])
-            )
+            bars = Series("predictions", [float(i) for i in range(len(counts))], [float(n) for n in counts])
+            ticks = [(float(i), f"{low}" if high - low == 1 else f"{low}–{high - 1}")
+                     for i, (low, high) in enumerate(pairwise(edges))]  # fmt: skip
+            bars.names = [f"error level {text}" for _, text in ticks]
+            views.append(View((names.get(key, str(key)),), [bars], ticks=ticks))
     if not views:
         return []
-    caption = "How far the teacher's predictions are from the truth; selective transfer leaves out the far end."
-    title = "Error levels of the teacher"
-    return [Plot(f"levels-{number}", title, caption, "error level", "predictions", views, "bars", ("Predictions",))]
+    caption = (
+        "How many answers the teacher prefers to the right one: 0 is right. Where a term is selective, it keeps those "
+    )
+    caption += "and the nearest of the others."
+    title, label = "Error levels of the teacher", "answers preferred to the right one"
+    return [Plot(f"levels-{number}", title, caption, label, "predictions", views, "bars", ("Predictions",))]
 
 
 def _embedding(inspect: Values, number: int) -> Plot | None:
@@ -157,7 +169,7 @@ def _embedding(inspect: Values, number: int) -> Plot | None:
                   for name, members in classes.items()]  # fmt: skip
         views.append(View((side,), series))
     method = str(embedding.get("method", "embedding"))
-    caption = f"{method} of pooled features; near points look alike to the network."
+    caption = f"{method}; near points look alike to the network, directions and units mean nothing."
     return (
         Plot(f"embedding-{number}", "Features", caption, "", "", views, "points", ("Network",), square=True)
         if views

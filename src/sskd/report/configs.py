@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sskd.files import flat
@@ -28,7 +29,8 @@ class RunLine:
     epochs: str
     last: float | None
     best: float | None
-    cpu: float | None
+    seconds: float | None
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _line(run: FoundRun, section: Section) -> RunLine:
     epochs = f"{run.done} of {of}" if of and run.state != "finished" else str(run.done or "")
     return RunLine(run.folder.as_posix(), run.state, _WORDS[run.state], run.problem, label_of(run, section),
                    training.get("seed", ""), epochs, _top1(result.get("last")), _top1(result.get("best")),
-                   run.cpu_seconds or None)  # fmt: skip
+                   run.seconds or None, run.unit)  # fmt: skip
 
 
 def _top1(record: Any) -> float | None:
@@ -82,21 +84,22 @@ def _top1(record: Any) -> float | None:
 
 
 def configs_of(sections: Sequence[Section]) -> list[Configs]:
-    """The configs of all sections that have runs."""
-    found = []
+    """The configs of all sections that have runs; what sections share is told in the first."""
+    found, listed = [], set[Path]()
     for section in sections:
         kinds: dict[str, list[FoundRun]] = {}
         for run in section.runs:
-            if run.arguments:
+            if run.arguments and run.folder not in listed:
+                listed.add(run.folder)
                 kinds.setdefault(_but_for_seed(run.arguments), []).append(run)
         if not kinds:
             continue
         values = {key: _texts(runs[0].config) for key, runs in kinds.items()}
         every = list(values.values())
         shared = {name: text for name, text in every[0].items() if all(one.get(name) == text for one in every)}
-        listed = [_kind(runs, section, {k: v for k, v in values[key].items() if k not in shared})
-                  for key, runs in kinds.items()]  # fmt: skip
-        found.append(Configs(section.title, shared, listed))
+        each = [_kind(runs, section, {k: v for k, v in values[key].items() if k not in shared})
+                for key, runs in kinds.items()]  # fmt: skip
+        found.append(Configs(section.title, shared, each))
     return found
 
 
@@ -121,7 +124,5 @@ def _short(value: Any) -> str:
 def _kind(runs: Sequence[FoundRun], section: Section, own: Mapping[str, str]) -> Kind:
     first = runs[0]
     seeds = sorted((run.arguments.get("training") or {}).get("seed", 0) for run in runs)
-    network = first.arguments.get("network", "?")
-    label = label_of(first, section)
-    label = label if first.is_teacher else f"{label}: {first.folder.parent.name}" if len(runs) else str(network)
+    label = label_of(first, section) + ("" if first.is_teacher else f": {first.folder.parent.name}")
     return Kind(label, ", ".join(map(str, seeds)), command_of(first.arguments, first.folder.as_posix()), own)

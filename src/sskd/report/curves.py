@@ -14,11 +14,11 @@ FIRST = ("test / top1", "validation / top1", "train / top1", "loss / total")
 _LEFT_OUT = ("stage", "epoch", "step", "seconds", "cpu_seconds", "evaluation_seconds", "peak_mib")
 
 
-def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, str]:
-    """A plot with menus for stage and quantity, of at most `numbers` numbers, and what was left out, in words."""
+def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:
+    """A plot with menus for stage and quantity, of at most `numbers` numbers; its caption says what was left out."""
     runs = [run for run in section.runs if run.done]
     if not runs:
-        return None, ""
+        return None
     quantities = max(len(_quantities(run.records())) for run in runs[:: max(1, len(runs) // 20)])
     each = 2 * quantities * min(POINTS, max(run.done for run in runs))
     room = max(12, numbers // max(1, each))
@@ -27,7 +27,7 @@ def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, 
     views: dict[tuple[str, str], list[Series]] = {}
     for run in shown:
         group, name = _name(run, section)
-        for stage, records in _by_stage(run.records()).items():
+        for stage, records in _by_stage(run, section).items():
             for quantity in _quantities(records):
                 xs, ys = _thin(records, quantity, points)
                 views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group))
@@ -42,7 +42,7 @@ def curves_plot(section: Section, key: str, numbers: int) -> tuple[Plot | None, 
     left += f"at most {points} points of each; " if longest > points else ""
     said = f"{left}every number is in the runs' log.jsonl." if left else ""
     caption = "Drag over the plot to zoom, double-click to see all; the legend hides and shows. " + said
-    return Plot(f"{key}-curves", "Curves", caption.strip(), "epoch", "", found, menus=("Stage", "Quantity")), said
+    return Plot(f"{key}-curves", "Curves", caption.strip(), "epoch", "", found, menus=("Stage", "Quantity"))
 
 
 def _name(run: FoundRun, section: Section) -> tuple[str, str]:
@@ -73,10 +73,14 @@ def _spread_out(runs: Sequence[FoundRun], section: Section, room: int) -> list[F
     return [run for _, _, run in first[:room]]
 
 
-def _by_stage(records: Sequence[Values]) -> dict[str, list[Values]]:
+def _by_stage(run: FoundRun, section: Section) -> dict[str, list[Values]]:
+    """Its log by stage; the last stage of all students has one name, also of one that is trained alone."""
+    planned = run.config.get("stages") or [{}]
+    own = {planned[-1].get("name"): "student" if run.folder in section.labels else "teacher" if run.is_teacher else ""}
     stages: dict[str, list[Values]] = {}
-    for record in records:
-        stages.setdefault(str(record["stage"]), []).append(record)
+    for record in run.records():
+        stage = str(record["stage"])
+        stages.setdefault(own.get(stage) or stage, []).append(record)
     return stages
 
 
@@ -119,7 +123,7 @@ def hide_most(views: dict[tuple[str, str], list[Series]]) -> None:
         if len(groups) > 8:
             measured = views.get((stage, FIRST[0]), series)  # a loss does not say who is best
             best = {one.group for one in sorted(measured, key=lambda one: -((one.y or [0.0])[-1] or 0.0))[:3]}
-            plain = {group for group in groups if group.split(", ")[-1] in (ALONE_LABEL, KD_LABEL)}
+            plain = {group for group in groups if {ALONE_LABEL, KD_LABEL} & set(group.split(", "))}
             for one in series:
                 one.faint = one.group not in best | set(sorted(plain)[:6])
 

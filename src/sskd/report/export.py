@@ -15,7 +15,7 @@ from sskd.report.summary import Answer
 COLUMNS = (
     "section", "data", "teacher", "student", "fraction", "label", "method", "kd_weight", "n", "of",
     "last_mean", "last_deviation", "best_mean", "best_deviation", "vs_kd", "vs_kd_p", "vs_best", "vs_best_p",
-    "published", "cpu_seconds", "seconds", "peak_mib", "failed",
+    "published", "cpu_seconds", "unit", "seconds", "peak_mib", "failed",
 )  # fmt: skip
 
 
@@ -73,10 +73,10 @@ def as_markdown(page: Page, files: Mapping[str, Sequence[str]]) -> str:
         if look.cka:
             names = [str(name) for name in (look.similarity.get("stages") or {}).get("teacher") or []]
             blocks.append(_table(("CKA", *names), [(name, *map(points, values)) for name, values in look.cka]))
-        for probe in look.probes:
+        for data, probe in look.probes.items():
             linear, knn = (probe.get("linear") or {}).get("top1"), (probe.get("knn") or {}).get("top1")
             said = f"linear {share(linear)} %, kNN {share(knn)} %"
-            blocks.append(f"Probe on {_plain(probe.get('data'))}: top-1 {said}.")
+            blocks.append(f"Probe on {_plain(data)}: top-1 {said}.")
         for plot in look.plots:
             blocks += _images(plot.id, plot.title, plot.caption, files)
     blocks += _runs(page)
@@ -133,9 +133,9 @@ def _point(point: Values) -> str:
 
 def _group(group: Group) -> str:
     head = ("method", "KD added", "n", "last epoch", "best on validation", "to KD", "to the best", "published",
-            "CPU s", "stages before, s", "peak MiB")  # fmt: skip
+            group.unit, "stages before, s", "peak MiB")  # fmt: skip
     lines = []
-    for row in group.rows:
+    for row in group.begun:
         count = f"{row['n']}" if row["n"] == row["of"] else f"{row['n']} of {row['of']}"
         last = f"failed: {row['failed']}" if row["failed"] and row["last_mean"] is None else spread(row, "last")
         kd, best = (signed(row.get(key)) + str(row.get(f"{key}_mark") or "") for key in ("vs_kd", "vs_best"))
@@ -143,7 +143,8 @@ def _group(group: Group) -> str:
         cells = (row["label"], added(row.get("kd_weight")), count, last, spread(row, "best"), kd, best)
         lines.append((*cells, points(row["published"]), *costs))
     filled = [i for i in range(len(head)) if i in (0, 2, 3) or any(line[i] for line in lines)]
-    return _table([head[i] for i in filled], [[line[i] for i in filled] for line in lines])
+    table = _table([head[i] for i in filled], [[line[i] for i in filled] for line in lines])
+    return table + (f"\n\nNo result yet: {_plain(', '.join(group.waiting))}." if group.waiting else "")
 
 
 def _runs(page: Page) -> list[str]:

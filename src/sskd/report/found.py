@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sskd.bench.results import Cell, cell_of, read_costs, read_log
+from sskd.bench.results import Cell, cell_of, on_gpu, read_costs, read_log
+from sskd.bench.table import unit_of
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import held
@@ -28,7 +29,7 @@ class FoundRun:
     result: Values | None = None
     cell: Cell | None = None  # accuracies and costs; None where there is no config
     done: int = 0  # lines of the log
-    cpu_seconds: float = 0.0  # of all of its stages
+    seconds: float = 0.0  # of computing, in all of its stages: the process's, on a GPU the clock's
     problem: str = ""
     analyses: Mapping[str, Values] = field(default_factory=dict)
 
@@ -45,6 +46,11 @@ class FoundRun:
     def records(self) -> list[Values]:
         """The log, read again: those of thousands of runs would fill the memory."""
         return _epochs(read_log(self.folder / "log.jsonl"))
+
+    @property
+    def unit(self) -> str:
+        """What its seconds are seconds of."""
+        return unit_of(self.config)
 
     @property
     def is_teacher(self) -> bool:
@@ -153,11 +159,12 @@ def read_run(folder: Path) -> FoundRun:
         problem = f"{files['log.jsonl']} cannot be read ({error.strerror})."
     except (KeyError, TypeError, AttributeError, ValueError):
         result, problem = None, f"{folder} holds values that no run writes."
-    cpu = sum(record.get("cpu_seconds", record.get("seconds", 0.0)) for record in records) if cell else 0.0
+    clock = "seconds" if on_gpu(config) else "cpu_seconds"
+    seconds = sum(record.get(clock, record.get("seconds", 0.0)) for record in records) if cell else 0.0
     state: Literal["finished", "running", "begun", "broken"]
     state = "broken" if problem else "finished" if result else "running" if held(folder) else "begun"
     analyses = _analyses(folder / "analyses")
-    return FoundRun(folder, state, config, result, cell, len(records), cpu, problem, analyses)
+    return FoundRun(folder, state, config, result, cell, len(records), seconds, problem, analyses)
 
 
 def _epochs(found: Sequence[Any]) -> list[Values]:

@@ -18,8 +18,8 @@ from sskd.report.curves import NUMBERS, curves_plot
 from sskd.report.filters import FILTERS
 from sskd.report.found import Found
 from sskd.report.plots import Plot, accuracy_plot, cost_plot, study_plot
-from sskd.report.sections import Section, sections_of
-from sskd.report.summary import Answer, answer, comparable, headline, ranking
+from sskd.report.sections import Section, sections_of, units
+from sskd.report.summary import Answer, answer, comparable, headline, ranking, study_answer
 
 ANSWERS = 6
 THUMBNAILS = 1_400_000  # bytes, as base64
@@ -68,6 +68,16 @@ class Page:
     busy: bool  # a process trains in one of the folders
     plots: list[Plot] = field(default_factory=list)
 
+    @property
+    def probed(self) -> list[str]:
+        """Data that features were probed on."""
+        return list(dict.fromkeys(data for look in self.looked for data in look.probes))
+
+    @property
+    def unit(self) -> str:
+        """What the runs' costs are seconds of."""
+        return units(run.unit for run in self.runs if run.seconds)
+
 
 def gather(found: Found, title: str, made: str, command: str, version: str) -> Page:
     """Everything that the files say."""
@@ -80,10 +90,11 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
         part = Part(section, key, study_plot(section.study, key) if section.study else None)
         if not section.study:
             part.accuracy, part.cost = accuracy_plot(section, key), cost_plot(section, key)
-            part.curves = curves_plot(section, key, room * len(section.runs) // total)[0]
+        part.curves = curves_plot(section, key, room * len(section.runs) // total)
         parts.append(part)
     groups = [group for section in sections if not section.study for group in section.groups]
-    answers = [one for group in groups if (one := answer(group))]
+    studies = [section.study for section in sections if section.study]
+    answers = [one for one in (*map(answer, groups), *map(study_answer, studies)) if one]
     matched, budget = comparable(groups), Budget(THUMBNAILS)
     looked = looked_at(found.runs, budget)
     plots = [plot for part in parts for plot in part.plots] + [plot for look in looked for plot in look.plots]

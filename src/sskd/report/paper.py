@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ STYLE: Any = {"font.size": 9.0, "axes.spines.top": False, "axes.spines.right": F
          "axes.grid": True, "grid.color": "#e6e3dd", "axes.axisbelow": True, "svg.hashsalt": "sskd"}  # fmt: skip
 INCHES = 5.6  # wide
 MANY = 10  # curves that a legend names
+FITTING = 60  # letters below the x axis
 
 
 def write_plots(page: Page, folder: Path, kind: str) -> dict[str, list[str]]:
@@ -71,6 +73,10 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
         axes.set_ylim(0.3, rows + 0.7)
     if plot.log:
         axes.set_xscale("log")
+    if view.ticks:
+        long = sum(len(text) for _, text in view.ticks) > FITTING
+        angled: Any = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if long else {}
+        axes.set_xticks([place for place, _ in view.ticks], [text for _, text in view.ticks], **angled)
     axes.set_xlabel(plot.x)
     axes.set_ylabel(view.y or plot.y)
     named = plot.kind == "points" and not plot.square
@@ -94,10 +100,11 @@ def _series(axes: Any, plot: Plot, one: Series, number: int) -> None:
         width = (xs[1] - xs[0]) * 0.92 if len(xs) > 1 else 0.8  # type: ignore[operator]
         axes.bar(xs, ys, width, color=colour)
         return
-    if ends and one.join:
-        axes.fill_between([one.x[i] for i in ends], [one.low[i] for i in ends], [one.high[i] for i in ends],  # type: ignore[index]
-                          color=colour, alpha=0.15, linewidth=0)  # fmt: skip
-    for i in () if one.join else ends:
+    for a, b in pairwise(points) if one.join else ():
+        if a in ends and b in ends:
+            axes.fill_between([one.x[a], one.x[b]], [one.low[a], one.low[b]], [one.high[a], one.high[b]],  # type: ignore[index]
+                              color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+    for i in ends:
         pair = [one.low[i], one.high[i]]  # type: ignore[index]
         axes.plot(
             *((pair, [one.y[i]] * 2) if plot.kind == "dots" else ([one.x[i]] * 2, pair)), color=colour, linewidth=1.2

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sskd.report.found import Values
-from sskd.report.sections import Group, Section
+from sskd.report.sections import Group, Section, units
 
 Number = float | None
 DIGITS = 5  # significant, of the numbers in the page
@@ -41,6 +41,7 @@ class View:
     series: list[Series]
     levels: dict[str, float] = field(default_factory=dict)
     y: str = ""  # the axis's label, where views differ in it
+    ticks: Sequence[tuple[float, str]] = ()  # of the x axis, where they are not to be chosen by what fits
     paper: bool = True  # worth a file of its own
 
 
@@ -63,7 +64,10 @@ class Plot:
         """For the page."""
         names = ("id", "title", "x", "y", "kind", "menus", "log", "square")
         views = [
-            {"name": view.name, "series": [one.packed() for one in view.series], "levels": view.levels, "y": view.y}
+            {
+                **{key: getattr(view, key) for key in ("name", "levels", "y", "ticks")},
+                "series": [one.packed() for one in view.series],
+            }
             for view in self.views
         ]
         return {**{key: getattr(self, key) for key in names}, "views": views}
@@ -132,43 +136,50 @@ def cost_plot(section: Section, key: str) -> Plot | None:
             series.append(Series(label, [cost], [row["last_mean"]], [low], [high], [label], join=False))
         views.append(View((group.title,), series, teacher_level(group)))
     costs = [one.x[0] for view in views for one in view.series if one.x[0]]
-    caption = "Up and to the left is better. CPU seconds of the student's training with the stages before it; a stage "
-    caption += "that is trained once for all students is counted where it was trained."
+    unit = units(group.unit for group in section.groups if any(view.name == (group.title,) for view in views))
+    caption = f"Up and to the left is better. {unit} of the student's training with the stages before it; a stage that "
+    caption += "is trained once for all students is counted where it was trained."
     log = bool(costs) and max(costs) > 5 * min(costs)
     title = "Accuracy against cost"
-    return (
-        Plot(f"{key}-cost", title, caption, "CPU seconds", "test top-1 %", views, "points", ("Pair",), log)
-        if views
-        else None
-    )
+    return Plot(f"{key}-cost", title, caption, unit, "test top-1 %", views, "points", ("Pair",), log) if views else None
 
 
 def study_plot(study: Values, key: str) -> Plot | None:
     """What a study has varied, with a band of one deviation over seeds."""
     axis, series = study.get("x") or {}, []
+    values = list(axis.get("values") or [])
+    numbers = all(isinstance(value, int | float) for value in values)
     for one in study.get("series") or []:
         points = [point for point in one.get("points") or [] if point.get("mean") is not None]
-        ends = [(p["mean"] - (p.get("deviation") or 0), p["mean"] + (p.get("deviation") or 0)) for p in points]
-        xs = [_place(point["x"], axis) for point in points]
         if points:
-            low, high = [low for low, _ in ends], [high for _, high in ends]
-            series.append(Series(str(one.get("label")), xs, [point["mean"] for point in points], low, high,
-                                 [str(point["x"]) for point in points]))  # fmt: skip
+            xs, ys = [_place(point["x"], values) for point in points], [point["mean"] for point in points]
+            low, high = ([_end(point, sign) for point in points] for sign in (-1, 1))
+            counts = [_count(point) for point in points]
+            series.append(Series(str(one.get("label")), xs, ys, low, high, counts, join=numbers))
     if not series:
         return None
-    caption = "Test top-1 %, mean over seeds; bands are one sample deviation."
+    caption = "Test top-1 %, mean over seeds; bands and whiskers are one sample deviation, where there are several."
     name = str(study.get("question") or study.get("study") or "Study")
     label = str(axis.get("label") or axis.get("name") or "")
-    joined = all(isinstance(value, int | float) for value in axis.get("values") or [])
-    for one in series:
-        one.join = joined
-    return Plot(f"{key}-study", name, caption, label, "test top-1 %", [View((), series)])
+    ticks = [(place, f"{value:g}" if numbers else str(value)) for value in values
+             if (place := _place(value, values)) is not None]  # fmt: skip
+    return Plot(f"{key}-study", name, caption, label, "test top-1 %", [View((), series, ticks=ticks)])
 
 
-def _place(value: Any, axis: Values) -> Number:
+def _end(point: Values, sign: int) -> Number:
+    """Of a point's whisker; None where one seed has no deviation."""
+    deviation = point.get("deviation")
+    return None if deviation is None else float(point["mean"] + sign * deviation)
+
+
+def _count(point: Values) -> str:
+    n, of = point.get("n", "?"), point.get("of")
+    return f"n = {n}" + (f" of {of}" if of not in (None, n) else "")
+
+
+def _place(value: Any, values: Sequence[Any]) -> Number:
     if isinstance(value, int | float):
         return float(value)
-    values = list(axis.get("values") or [])
     return float(values.index(value)) if value in values else None
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -11,7 +11,7 @@ from typing import Any
 
 from sskd.bench.labels import Labels
 from sskd.bench.results import Cell
-from sskd.bench.table import tabulated
+from sskd.bench.table import tabulated, unit_of
 from sskd.bench.task import Task
 from sskd.report.found import Found, FoundRun, FoundTable, Values
 
@@ -30,6 +30,26 @@ class Group:
         """Teacher -> student, and what students see where that is not all."""
         share = f", {self.labels.said}" if self.labels.said else ""
         return (f"{self.teacher} → {self.student}" if self.teacher else self.student) + share
+
+    @property
+    def unit(self) -> str:
+        """What its costs are seconds of."""
+        return units(row["unit"] for row in self.rows if row.get("cpu_seconds"))
+
+    @property
+    def begun(self) -> Sequence[Values]:
+        """Rows that say something: those with a result or a failure."""
+        return [row for row in self.rows if row["n"] or row["failed"]]
+
+    @property
+    def waiting(self) -> Sequence[str]:
+        """Labels of the other rows."""
+        return [str(row["label"]) for row in self.rows if not (row["n"] or row["failed"])]
+
+
+def units(found: Iterable[str]) -> str:
+    """`CPU s`, `GPU s` or both, of what was measured."""
+    return " or ".join(dict.fromkeys(found)) or "CPU s"
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,8 @@ def sections_of(found: Found) -> list[Section]:
     for run in found.runs:
         if run.folder not in taken:
             rest.setdefault(data_of(run), []).append(run)
-    return [*sections, *(_of_runs(data, runs) for data, runs in rest.items())]
+    others = ": runs that no table lists" if sections else ""
+    return [*sections, *(_of_runs(data, runs, others) for data, runs in rest.items())]
 
 
 def _busy(table: FoundTable, found: Found) -> bool:
@@ -87,11 +108,11 @@ def data_of(run: FoundRun) -> str:
 
 
 def _belongs(run: FoundRun, table: FoundTable) -> bool:
-    """A bench owns all runs of its folder; a study, whose runs lie beside it, those that its table names."""
-    if table.study is None:
-        return run.folder.is_relative_to(table.folder)
+    """Runs that the table names; of a bench that names none, all of its folder. A study's runs lie beside it."""
     names = {str(one.get("folder")) for one in table.table.get("runs") or []}
-    return run.folder.is_relative_to(table.folder.parent) and _key(run.folder, names) is not None
+    place = table.folder.parent if table.study else table.folder
+    named = _key(run.folder, names) is not None if names or table.study else True
+    return named and run.folder.is_relative_to(place)
 
 
 def _of_table(table: FoundTable, runs: list[FoundRun], busy: bool) -> Section:
@@ -99,7 +120,8 @@ def _of_table(table: FoundTable, runs: list[FoundRun], busy: bool) -> Section:
     name = str((table.study or {}).get("study") or recipe.get("name") or table.folder.name)
     measured = {data_of(run) for run in runs if run.data}
     data = " and ".join(sorted(measured)) if measured else Path(str(recipe.get("data", "data not known"))).name
-    labels = {str(run.get("folder")): str(run.get("label")) for run in table.table.get("runs", []) if run.get("label")}
+    listed = table.table.get("runs") or []
+    labels = {str(one.get("folder")): _called(one) for one in listed if one.get("label")}
     by_folder = {run.folder: labels[key] for run in runs for key in [_key(run.folder, labels)] if key}
     command = str((table.study or {}).get("command") or "")
     if not command and recipe:
@@ -107,7 +129,17 @@ def _of_table(table: FoundTable, runs: list[FoundRun], busy: bool) -> Section:
     about = str((table.study or {}).get("about") or recipe.get("about") or "")
     missing = sum(int(row["of"]) - int(row["n"]) for row in rows if not row.get("failed"))
     notes = [str(note) for note in (table.study or {}).get("notes") or []]
+    open_ = {str(one.get("folder")) for one in listed if one.get("status", "finished") != "finished"}
+    if late := sum(run.state == "finished" and _key(run.folder, open_) is not None for run in runs):
+        notes.insert(0, f"This table is older than {late} of its trainings, which have finished since. To write it "
+                        f"anew: {command} --only_table true")  # fmt: skip
     return Section(name, about, data, _grouped(rows), runs, table.study, command, notes, by_folder, missing, busy)
+
+
+def _called(run: Values) -> str:
+    """A method's label, with what its student sees where that is not all."""
+    seen = Labels.read({key: value for key, value in run.items() if value is not None})
+    return f"{run['label']}" + (f", {seen.short}" if seen != Labels() else "")
 
 
 def _bench(name: str, recipe: Values, folder: Path) -> str:
@@ -134,6 +166,7 @@ def _whole(rows: Sequence[Any]) -> list[Values]:
         "fraction": 1.0,
         "n": 0,
         "of": 0,
+        "unit": "CPU s",
         "stage_seconds": {},
         "failed": "",
     }
@@ -158,39 +191,47 @@ def _order(row: Values) -> tuple[bool, bool, float]:
     return row["label"] != "teacher", mean is None, -(mean or 0.0)
 
 
-def _of_runs(data: str, runs: list[FoundRun]) -> Section:
+def _of_runs(data: str, runs: list[FoundRun], said: str) -> Section:
     """Runs that no table lists: put into rows by pair, label and share."""
     taught = {_taught_by(run) for run in runs}
-    teachers = [run for run in runs if run.is_teacher or run.folder.resolve() in taught]
+    teachers = [run for run in runs if run.is_teacher or taught & _addresses(run)]
     teaching = {run.folder for run in teachers}
     students = [run for run in runs if run.folder not in teaching and run.config]
-    by_place: dict[Path | None, str] = {run.folder.resolve(): run.folder.as_posix() for run in teachers}
+    by_place = {address: run.folder.as_posix() for run in teachers for address in _addresses(run)}
     labels = _labels(students)
     cells = [_cell(Task(run.folder.as_posix(), "teacher", run.folder, {}, facts=_facts(run)), run) for run in teachers]
-    students.sort(key=lambda run: _taught_by(run) not in by_place)  # a row's first run says who its teacher is
+    students.sort(key=lambda run: (_taught_by(run) or "") not in by_place)  # a row's first run says who its teacher is
     for run in students:
         facts = {**_facts(run), "label": labels[run.folder]}
         if not facts["teacher"]:
             facts["teacher"] = _only_teacher(facts["student"], students)
-        task = Task(run.folder.as_posix(), "student", run.folder, {}, by_place.get(_taught_by(run)), facts)
+        task = Task(run.folder.as_posix(), "student", run.folder, {}, by_place.get(_taught_by(run) or ""), facts)
         cells.append(_cell(task, run))
     rows = _whole(tabulated(cells, {}))
     if not students:  # teachers alone are what the report is about
         rows = [_alone(cell) for cell in cells]
     states = [run.state for run in runs]
     waiting, busy = states.count("begun") + states.count("running"), "running" in states
-    return Section(data.split(",")[0], "", data, _grouped(rows), runs, labels=labels, waiting=waiting, busy=busy)
+    title = data.split(",")[0] + said
+    return Section(title, "", data, _grouped(rows), runs, labels=labels, waiting=waiting, busy=busy)
 
 
-def _taught_by(run: FoundRun) -> Path | None:
-    place = (run.arguments.get("teacher") or {}).get("place")
-    return _resolved(str(place)) if place else None
+def _taught_by(run: FoundRun) -> str | None:
+    """The weights of its teacher, or where that lay: folders are moved."""
+    place, weights = (run.arguments.get("teacher") or {}).get("place"), (run.config.get("teacher") or {}).get("weights")
+    return str(weights) if weights else _resolved(str(place)) if place else None
+
+
+def _addresses(run: FoundRun) -> set[str]:
+    """By what students may name it as their teacher."""
+    weights = (run.result or {}).get("weights")
+    return {_resolved(run.folder.as_posix()), *([str(weights)] if weights else [])}
 
 
 @cache
-def _resolved(place: str) -> Path:
+def _resolved(place: str) -> str:
     """Asked for once: thousands of runs share a few teachers."""
-    return Path(place).resolve()
+    return Path(place).resolve().as_posix()
 
 
 def _facts(run: FoundRun) -> dict[str, Any]:
@@ -213,7 +254,8 @@ def _alone(cell: Cell) -> Values:
     facts = cell.facts
     row = _whole([{"teacher": "", "student": facts["student"], "label": facts["method"], "method": facts["method"]}])[0]
     return {**row, "n": int(cell.status == "finished"), "of": 1, "last_mean": cell.last, "best_mean": cell.best,
-            "cpu_seconds": cell.cpu_seconds or None, "peak_mib": cell.peak_mib or None}  # fmt: skip
+            "unit": unit_of(cell.config), "cpu_seconds": cell.cpu_seconds or None,
+            "peak_mib": cell.peak_mib or None}  # fmt: skip
 
 
 def _only_teacher(student: str, runs: Sequence[FoundRun]) -> str:

@@ -9,6 +9,8 @@ from sskd.report.found import Values
 from sskd.report.plots import cost_of, students
 from sskd.report.sections import Group, Section
 
+SERIES = 8  # of a study, in the summary
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -49,9 +51,42 @@ def answer(group: Group) -> Answer | None:
         facts.append(Fact(f"{teacher['last_mean']:.2f} %", f"teacher {teacher['teacher']}", gap))
     cost, base_cost = cost_of(best), cost_of(kd) if kd else None
     if cost:
-        note = f"{cost / base_cost:.1f} × that of KD" if base_cost and kd is not best else ""
-        facts.append(Fact(_duration(cost), f"computing of {best['label']}", note))
+        like = base_cost and kd is not best and kd and kd["unit"] == best["unit"]
+        note = f"{cost / base_cost:.1f} × that of KD" if base_cost and like else ""
+        facts.append(Fact(_duration(cost), f"{str(best['unit']).split()[0]} time of {best['label']}", note))
     return Answer(group.title, "; ".join(said) + ".", facts, _certainty(rows))
+
+
+def study_answer(study: Values) -> Answer | None:
+    """What a study says: each series from the first to the last value of a number, or its best of several kinds."""
+    axis, facts, fewest = study.get("x") or {}, list[Fact](), list[int]()
+    numbers = all(isinstance(value, int | float) for value in axis.get("values") or [])
+    for one in study.get("series") or []:
+        points = [point for point in one.get("points") or [] if point.get("mean") is not None]
+        if len(points) > 1:
+            facts.append(_change(str(one.get("label")), points) if numbers else _best_of(str(one.get("label")), points))
+            fewest.append(min(int(point.get("n") or 1) for point in points))
+    if not facts:
+        return None
+    about = f"Test top-1 % by {axis.get('label') or axis.get('name')}; "
+    about += "from the first to the last value, in points. " if numbers else "the best of them, and the next. "
+    seeds = f"{min(fewest)} seed{'' if min(fewest) == 1 else 's'} at least"
+    sure = f"{about}{seeds}, no test was made: differences under half a point mean nothing."
+    return Answer(str(study.get("question") or study.get("study") or "Study"), "", facts[:SERIES], sure)
+
+
+def _change(label: str, points: Sequence[Values]) -> Fact:
+    first, last = points[0], points[-1]
+    ours, theirs = last.get("values") or {}, first.get("values") or {}
+    paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    change = sum(paired) / len(paired) if paired else last["mean"] - first["mean"]
+    note = f"{first['mean']:.2f} at {first['x']:g}, {last['mean']:.2f} at {last['x']:g}"
+    return Fact(_signed(change), label, note + (", paired by seed" if paired else ""))
+
+
+def _best_of(label: str, points: Sequence[Values]) -> Fact:
+    best, second = sorted(points, key=lambda point: -float(point["mean"]))[:2]
+    return Fact(f"{best['mean']:.2f} %", f"{label}: {best['x']}", f"next: {second['x']}, {second['mean']:.2f} %")
 
 
 def _accuracy(row: Values) -> str:
@@ -148,12 +183,15 @@ def comparable(groups: Sequence[Group]) -> list[Group]:
 
 def headline(sections: Sequence[Section]) -> str:
     """One sentence over all."""
-    groups = comparable([group for section in sections for group in section.groups])
+    plain = [one for one in sections if not one.study] or list(sections)
+    groups = comparable([group for section in plain for group in section.groups])
     if not groups:
         return "No two methods can be compared yet."
+    so_far = "So far, " if any(section.waiting for section in plain) else ""
     if len(groups) == 1 and (only := answer(groups[0])):
-        return only.sentence
+        return so_far + only.sentence
     best = ranking(groups)[0]
     where = f"first in {best['first']} of them, mean rank {best['rank']:.1f}"
     gain = f", on average {_signed(best['to_kd'])} points to KD" if best["to_kd"] is not None else ""
-    return f"Over {len(groups)} tables, {best['label']} ranks best: {where}{gain}."
+    over = "So far, over" if so_far else "Over"
+    return f"{over} {len(groups)} tables, {best['label']} ranks best: {where}{gain}."

@@ -27,7 +27,7 @@ function shown(value) {
   return value.toLocaleString("en", { maximumFractionDigits: size >= 1000 ? 0 : size >= 1 ? 2 : 4 });
 }
 
-function ticks(low, high, count, log) {
+function ticks(low, high, count, log, whole) {
   if (log) {
     const found = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
@@ -40,9 +40,9 @@ function ticks(low, high, count, log) {
   }
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough && (!whole || n >= 1));
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) found.push(i * step || 0); // no -0
   return found;
 }
 
@@ -89,6 +89,12 @@ function ranges(plot, view, series) {
   return { x: extent(xs, plot.log, plot.kind === "points" ? 0.09 : 0.02), y: extent(ys, false, margin) };
 }
 
+/* How much room names below the axis need where they are too long to stand side by side; 0 where they fit. */
+function slant(view, width) {
+  const longest = Math.max(0, ...view.ticks.map(([, text]) => text.length));
+  return longest * 7 + 8 > width / Math.max(1, view.ticks.length - 1 || 1) ? Math.min(120, 4.4 * longest) : 0;
+}
+
 function axes(svg, plot, view, box, sx, sy, range) {
   const group = element("g", { class: "axes" }, svg);
   const names = plot.kind === "dots" ? view.series[0] : null;
@@ -99,13 +105,16 @@ function axes(svg, plot, view, box, sx, sy, range) {
     element("line", { x1: box.x, x2: box.x + box.w, y1: y, y2: y, class: "grid" }, group);
     element("text", { x: box.x - 8, y: y + 4, "text-anchor": "end" }, group, text);
   }
-  for (const value of ticks(...range.x, box.w / 90, plot.log)) {
+  const below = view.ticks.length ? view.ticks : ticks(...range.x, box.w / 90, plot.log, plot.x === "epoch").map((v) => [v, shown(v)]);
+  const turn = slant(view, box.w);
+  for (const [value, text] of below) {
     const x = sx(value);
     if (x < box.x - 1 || x > box.x + box.w + 1) continue;
-    element("line", { x1: x, x2: x, y1: box.y, y2: box.y + box.h, class: "grid" }, group);
-    element("text", { x, y: box.y + box.h + 17, "text-anchor": "middle" }, group, shown(value));
+    if (plot.kind !== "bars") element("line", { x1: x, x2: x, y1: box.y, y2: box.y + box.h, class: "grid" }, group);
+    const y = box.y + box.h + (turn ? 12 : 17);
+    element("text", turn ? { x, y, "text-anchor": "end", transform: `rotate(-40 ${x} ${y})` } : { x, y, "text-anchor": "middle" }, group, text);
   }
-  element("text", { x: box.x + box.w / 2, y: box.y + box.h + 38, "text-anchor": "middle", class: "label" }, group, plot.x);
+  element("text", { x: box.x + box.w / 2, y: box.y + box.h + 38 + turn, "text-anchor": "middle", class: "label" }, group, plot.x);
   const label = view.y || plot.y;
   const middle = box.y + box.h / 2;
   element("text", { x: 14, y: middle, "text-anchor": "middle", class: "label", transform: `rotate(-90 14 ${middle})` }, group, label);
@@ -134,10 +143,14 @@ function marks(parent, plot, one, number, sx, sy) {
     return;
   }
   if (one.low && one.join) {
-    const whole = points.filter(([, , i]) => one.low[i] !== null);
-    const path = whole.map(([x, , i]) => `${sx(x)},${sy(one.high[i])}`).concat(whole.reverse().map(([x, , i]) => `${sx(x)},${sy(one.low[i])}`));
-    if (path.length > 3) element("polygon", { points: path.join(" "), class: "band" }, group);
-  } else if (one.low) {
+    for (let k = 1; k < points.length; k++) { // between neighbours that both have a deviation
+      const [[x, , i], [next, , j]] = [points[k - 1], points[k]];
+      if (one.low[i] === null || one.low[j] === null) continue;
+      const path = [[x, one.high[i]], [next, one.high[j]], [next, one.low[j]], [x, one.low[i]]];
+      element("polygon", { points: path.map(([a, b]) => `${sx(a)},${sy(b)}`).join(" "), class: "band" }, group);
+    }
+  }
+  if (one.low) {
     for (const [x, y, i] of points) {
       if (one.low[i] === null || one.low[i] === undefined) continue;
       const ends = plot.kind === "dots" ? { x1: sx(one.low[i]), x2: sx(one.high[i]), y1: sy(y), y2: sy(y) } : { x1: sx(x), x2: sx(x), y1: sy(one.low[i]), y2: sy(one.high[i]) };
@@ -159,7 +172,7 @@ function marks(parent, plot, one, number, sx, sy) {
 /* Names beside points or at the ends of lines, moved apart where they would overlap. */
 function names(svg, plot, drawn, box, sx, sy, narrow) {
   const placed = [];
-  const wanted = plot.kind === "points" && !plot.square ? 60 : plot.kind === "lines" && !narrow ? 9 : 0;
+  const wanted = plot.square ? 0 : plot.kind === "points" ? 60 : plot.kind === "lines" && !narrow ? 9 : 0;
   const first = drawn.filter(([one], i) => drawn.findIndex(([other]) => other.of === one.of) === i);
   if (first.length > wanted) return;
   for (const [one, number] of first) {
@@ -189,8 +202,9 @@ function draw(svg, plot, view, hidden, range, width) {
   const longName = plot.kind === "lines" && groups.size <= 9 ? Math.min(170, 7 * Math.max(0, ...[...groups].map((name) => name.length))) : 0;
   const left = dots ? Math.min(width * 0.4, 26 + 7 * longest) : 64;
   const right = plot.square || width < 480 ? 20 : Math.max(20, longName);
-  const height = dots ? 64 + 24 * view.series[0].y.length : plot.square ? Math.min(width, 440) : Math.min(440, Math.max(280, width * 0.5));
-  const box = { x: left, y: 14, w: Math.max(60, width - left - right), h: height - 64 };
+  const across = Math.max(60, width - left - right), below = slant(view, across);
+  const height = below + (dots ? 64 + 24 * view.series[0].y.length : plot.square ? Math.min(width, 440) : Math.min(440, Math.max(280, width * 0.5)));
+  const box = { x: left, y: 14, w: across, h: height - 64 - below };
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
   const sx = scale(range.x, box.x, box.x + box.w, plot.log), sy = scale(range.y, box.y + box.h, box.y, false);
