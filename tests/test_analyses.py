@@ -106,6 +106,9 @@ def test_inspect(distilled: Path, sskd: Cli) -> None:
     assert found["kept"]["ss"]["ratio"] == 0.5 and found["kept"]["tf"]["kept"] == 1
     assert [one["epoch"] for one in found["kept_by_epoch"]] == [1, 2]
     assert 3 <= len(found["noisy"]) <= 6 and found["noisy"][0]["rank"] == 1
+    pairs = [frozenset((one["own"], one["taken_for"])) for one in found["noisy"]]
+    assert len({*pairs}) == len(pairs), "two images are shown once, whichever views of them are taken for the other"
+    assert "Transferred in training" in done.out and "student's head right" in done.out
     for one in found["noisy"]:
         assert one["similarity"] > one["own_similarity"] and one["image"] != one["taken_for"]
         assert all((distilled / "analyses" / one[key]).is_file() for key in ("image", "own", "taken_for"))

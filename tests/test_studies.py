@@ -157,6 +157,14 @@ def test_gaps_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["series"][0]["points"][0]["values"] == {"0": 60.0, "1": 70.0}
     empty = found["series"][1]["points"][0]
     assert (empty["n"], empty["of"], empty["mean"], empty["values"]) == (0, 2, None, {})
+    fake_run(cells / "kd-pair-flip0.3-seed0", 0.55)
+    assert main(["study", *words, "--pair_flips", "[0.3]", "--methods", "[kd]", "--only_table", "true"]) == 0
+    shown = capsys.readouterr().out
+    assert "| 0 % | 30 % | 50 % | first to last |" in shown, "columns in order, whichever series they are of"
+    assert "| kd | 65.00 ± 7.07 |  | 50.00 (1 of 2) | -10.00 |" in shown, (
+        "each series from its own first to its own last"
+    )
+    assert "| kd, pair-flip | 65.00 ± 7.07 | 55.00 (1 of 2) |  | -5.00 |" in shown
 
 
 def test_one_cell_has_one_name() -> None:

@@ -1,5 +1,6 @@
 """What a teacher tells about views: how wrong it is (error levels), what selective transfer keeps, what it mistakes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -70,6 +71,11 @@ class Mistake(NamedTuple):
     kept: bool
     seen: Tensor  # the view's pixels
 
+    @property
+    def pair(self) -> frozenset[int]:
+        """The two images, whichever is taken for the other."""
+        return frozenset((self.image, self.taken_for))
+
 
 @dataclass
 class Transferred:
@@ -95,7 +101,8 @@ class Transferred:
 def look(finished: Finished, looked_at: Looked, most: int) -> Transferred:
     """Ask the teacher and its head about the views of the images, in batches as in the run's training.
 
-    `most`: so many of the mistakes that are most nearly right are returned, and so many of the others.
+    `most`: so many of the mistakes that are most nearly right are returned, and so many of the most wrong, each of two
+    other images.
     """
     terms = [term for _, term in finished.plan.stages[-1].loss.values()]
     ratio_tf = next((term.ratio for term in terms if isinstance(term, Transformed)), None)
@@ -120,11 +127,19 @@ def look(finished: Finished, looked_at: Looked, most: int) -> Transferred:
             level, kept = found.ss.update(logits, heads.term.target(batch))
             if isinstance(heads.pretext, Contrastive):
                 mistakes = _mistakes(batch, logits, level, kept, i * size)
-                nearest = sorted([*nearest, *mistakes], key=lambda one: (one.rank, -one.similarity))[:most]
-                farthest = sorted([*farthest, *mistakes], key=lambda one: (-one.rank, -one.similarity))[:most]
-    shown = {(one.image, one.view) for one in nearest}
-    found.mistakes = [*nearest, *(one for one in farthest if (one.image, one.view) not in shown)]
+                nearest = _first_of_pairs([*nearest, *mistakes], lambda one: (one.rank, -one.similarity))[:most]
+                farthest = _first_of_pairs([*farthest, *mistakes], lambda one: (-one.rank, -one.similarity))[:most]
+    shown = {one.pair for one in nearest}
+    found.mistakes = [*nearest, *(one for one in farthest if one.pair not in shown)]
     return found
+
+
+def _first_of_pairs(mistakes: list[Mistake], order: Callable[[Mistake], tuple[int, float]]) -> list[Mistake]:
+    """In order, and of each two images the first alone: views of twins would fill the gallery."""
+    found: dict[frozenset[int], Mistake] = {}
+    for one in sorted(mistakes, key=order):
+        found.setdefault(one.pair, one)
+    return [*found.values()]
 
 
 def _mistakes(

@@ -13,6 +13,7 @@ from sskd.analyses.probe import PIXELS, probe
 from sskd.analyses.similarity import similarity
 
 Show = Callable[[Mapping[str, Any], Console], None]
+EPOCHS = 8  # rows of a table by epochs at most
 
 
 def _command(analyse: Callable[..., dict[str, Any]], show: Show) -> Callable[..., None]:
@@ -80,6 +81,8 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
         if kept := found["kept"].get(name):
             said = f"{kept['kept']:.1%} of {kept['rows']:,} rows are transferred (ratio {kept['ratio']:g})."
             console.print(said, highlight=False)
+    if found["kept_by_epoch"]:
+        console.print(_by_epoch(found["kept_by_epoch"]))
     if found["noisy"]:
         table = Table("rank", "view of", "taken for", "cosine", "with its own", "kept", title="What the head mistakes")
         for one in found["noisy"]:
@@ -120,6 +123,17 @@ def _levels(title: str, levels: Mapping[str, Any]) -> Table:
     for first, end, count in zip(levels["edges"], levels["edges"][1:], levels["counts"], strict=False):
         name = str(first) if end - first == 1 else f"{first}-{end - 1}"
         table.add_row(name, f"{count:,}", f"{count / total:.1%}")
+    return table
+
+
+def _by_epoch(epochs: list[dict[str, float]]) -> Table:
+    """A few epochs, evenly spread from the first to the last; all are in the file."""
+    titles = {"ss_kept": "ss rows", "tf_kept": "tf rows", "ss_accuracy": "student's head right"}
+    there = [name for name in titles if name in epochs[0]]
+    table = Table("epoch", *(titles[name] for name in there), title="Transferred in training")
+    count = min(EPOCHS, len(epochs))
+    for i in sorted({round(k * (len(epochs) - 1) / max(count - 1, 1)) for k in range(count)}):
+        table.add_row(f"{epochs[i]['epoch']:g}", *(f"{epochs[i][name]:.1%}" for name in there))
     return table
 
 

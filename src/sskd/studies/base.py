@@ -101,8 +101,11 @@ class Study:
 
     @property
     def values(self) -> list[X]:
-        """All that stands along the axis, in order."""
-        return list(dict.fromkeys(point.x for series in self.series for point in series.points))
+        """All that stands along the axis, in order; where series of numbers have others than the first, by size."""
+        found = list(dict.fromkeys(point.x for series in self.series for point in series.points))
+        first = {point.x for point in self.series[0].points}
+        numbers = [x for x in found if not isinstance(x, str)]
+        return [*sorted(numbers)] if len(first) < len(found) == len(numbers) else found
 
 
 def one_of(recipe: Recipe) -> Labels:

@@ -102,7 +102,8 @@ def matrix(found: Mapping[str, Any]) -> str:
     if numbers and len(columns) > 1:
         columns.append("first to last")
         for row, points in zip(rows, at, strict=True):
-            row.append(_change(points.get(axis["values"][0]), points.get(axis["values"][-1])))
+            own = [*points.values()]  # of which series may have fewer than there are columns
+            row.append(_change(own[0], own[-1]) if own else "")
     table = [[axis["label"], *columns], *rows]
     if len(series) == 1 or (not numbers and len(columns) > WIDE):
         table = [list(column) for column in zip(*table, strict=True)]
