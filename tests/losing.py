@@ -10,10 +10,9 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from sskd.cli.main import main
-from sskd.train.distributed import World
+from sskd.train.averaging import Averaging
 
 STEPS = {0: 8, 1: 5}  # at which of its training steps, by attempt: 3 are the head's, 3 make an epoch
 
@@ -28,15 +27,15 @@ def lose() -> None:
 
 
 def counted(steps: int) -> None:
-    plain = World.average_gradients
+    plain = Averaging.__call__
     left = iter(range(steps - 1))
 
-    def average(world: World, parameters: Any) -> None:
+    def average(averaging: Averaging) -> None:
         if next(left, None) is None:
             lose()
-        plain(world, parameters)
+        plain(averaging)
 
-    World.average_gradients = average  # type: ignore[method-assign, assignment]
+    Averaging.__call__ = average  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -15,10 +15,12 @@ from torch.nn.modules.batchnorm import _NormBase
 from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.train import loop
+from sskd.train.averaging import Averaging
 from sskd.train.distributed import World, join
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
 from tests.processes import together
+from tests.reading import Reads
 from tests.test_distributed import ALL, differences, shorten
 from tests.trainers import SIZE, Kept, batch_at, build, steps_of
 
@@ -61,7 +63,7 @@ def gradients(name: str, world: World, micro_batch: int = 0, compiled: bool = Fa
         else:
             step.execution = replace(step.execution, micro_batch=micro_batch)
             gradients_of(step)(batch)
-        world.average_gradients(parameters)
+        Averaging(parameters, world)()
         found |= {f"{at.stage.name}/{i}": p.grad for i, p in enumerate(parameters) if p.grad is not None}
     return found
 
@@ -82,12 +84,24 @@ def first_weights(world: World) -> list[float]:
     return [module.weight.min().item(), module.weight.max().item()]
 
 
-def reached_by_one(world: World) -> list[float | None]:
-    """Gradients of three numbers: all processes reach the first, only the last process the second, none the third."""
-    numbers = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
-    torch.autograd.backward(sum((n * 3 for n in numbers[: 1 + (world.share.rank == 2)]), torch.zeros(1)))
-    world.average_gradients(numbers)
-    return [None if n.grad is None else n.grad.item() for n in numbers]
+def reached_by_one(world: World) -> list[list[float | None]]:
+    """Gradients of four numbers after each of three steps: all processes reach the first, the last process alone the
+    second, none the third, the last process the fourth at the second step only. After it all of them look.
+    """
+    numbers, found = [nn.Parameter(torch.zeros(1)) for _ in range(4)], list[list[float | None]]()
+    averaging = Averaging(numbers, world)
+    for step in range(3):
+        for number in numbers:
+            number.grad = None
+        mine = [0, *([1] if world.share.rank == 2 else []), *([3] if world.share.rank == 2 and step == 1 else [])]
+        torch.autograd.backward(sum((numbers[i] * 3 for i in mine), torch.zeros(1)))
+        with Reads() as reads:
+            averaging()
+        assert reads.count == (step == 0)
+        found.append([None if n.grad is None else n.grad.item() for n in numbers])
+        if step == 1:
+            averaging.look()
+    return found
 
 
 def everything(states: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +130,8 @@ def test_what_several_processes_may_do_besides(tmp_path: Path, monkeypatch: pyte
         assert differences(end(alone[name]), end(run(name, World(), three["middles"][name]))) < 1e-9, name
     assert three["told"] == "" and others[1]["told"].startswith("Process 2 has other teacher than the first.")
     assert [one["spread"] for one in (three, *others)] == [[7.0, 7.0]] * 3
-    assert [one["reached"] for one in (three, *others)] == [[3.0, 1.0, None]] * 3
+    waited = [[3.0, 1.0, None, None], [3.0, 1.0, None, None], [3.0, 1.0, None, 0.0]]
+    assert [one["reached"] for one in (three, *others)] == [waited] * 3
     parts, whole = gradients("crd", World(), micro_batch=SIZE), gradients("sskd", World())
     for found in (three, *others):
         assert differences(parts, found["parts"]) < 1e-9

@@ -1,18 +1,17 @@
 """What holds over a whole run and not at one step: nothing compiles anew, and no step waits for the device."""
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sskd.data.batches import Resident
 from sskd.methods import METHODS
 from sskd.train import loop
 from sskd.train.loop import Data, Schedule, Trainer
 from sskd.train.step import Execution
+from tests.reading import Reads
 from tests.trainers import SHAPE, SIZE, Kept, build
 
 METHOD = partial(METHODS["sskd"], head_epochs=2)
@@ -42,22 +41,6 @@ def test_a_run_compiles_each_stage_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert not counters["graph_break"] and not counters["recompile_limit"]
 
 
-class Reads(TorchDispatchMode):
-    """Counts where a value is read from the device, which on a GPU waits for all that was asked of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket in (
-            torch.ops.aten._local_scalar_dense,
-            torch.ops.aten.nonzero,
-            torch.ops.aten.equal,
-        )
-        return func(*args, **(kwargs or {}))
-
-
 def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "INTERVAL", 1e9)  # else a slow machine would look at the meters within an epoch
     found = []
@@ -69,5 +52,5 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
         found.append(reads.count)
     assert found[0] == found[1]
     with Reads() as reads:
-        assert torch.ones(()).item() == 1.0
-    assert reads.count == 1
+        assert torch.ones(()).item() == 1.0 and torch.ones(1).tolist() == [1.0]
+    assert reads.count == 2

@@ -129,35 +129,15 @@ class World:
         labels, index, asked = (self.together(values) for values in (batch.labels, batch.index, batch.asked))
         return batch._replace(images=batch.images[:0], labels=labels, index=index, asked=asked)
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the mean over the processes in the place of each gradient; in one message for each dtype.
-
-        What a process did not reach (a network may skip blocks at random) counts as zero there; what no process
-        reached stays without a gradient.
-        """
-        if self.size == 1:
-            return
-        every = list(parameters)
-        for dtype in dict.fromkeys(p.dtype for p in every):
-            some = [p for p in every if p.dtype == dtype]
-            missing = [i for i, p in enumerate(some) if p.grad is None]
-            reached = some[0].new_ones(len(some))
-            if missing:
-                reached[missing] = 0
-            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in some]
-            self._average([*gradients, reached])
-            if missing:  # to read the flags is to wait for the device
-                for i in (i for i, flag in zip(missing, reached[missing].tolist(), strict=True) if flag):
-                    some[i].grad = gradients[i]
-
     def average_statistics(self, modules: Mapping[str, nn.Module]) -> None:
         """The mean of the batch norms' running statistics: each process has seen other images."""
         if self.size == 1:
             return
         norms = [m for one in modules.values() for m in one.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-        self._average([v for m in norms for v in (m.running_mean, m.running_var) if m.training and v is not None])
+        self.average([v for m in norms for v in (m.running_mean, m.running_var) if m.training and v is not None])
 
-    def _average(self, tensors: list[Tensor]) -> None:
+    def average(self, tensors: list[Tensor]) -> None:
+        """Put the mean over the processes in the place of each tensor; one message for each dtype."""
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             some = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in some])

@@ -15,6 +15,7 @@ from sskd.memory import all_sent, peak_memory, sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.network import Network
 from sskd.seeds import mix
+from sskd.train.averaging import Averaging
 from sskd.train.distributed import World
 from sskd.train.evaluate import evaluated
 from sskd.train.gradients import Gradients, gradients_of
@@ -149,11 +150,12 @@ class StageRun:
         step.known = remembered(self, step)
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
+        averaging = Averaging(parameters, self.trainer.world)
         first, part = self._restore(state, optimizer) if state else (0, Part())
         self.trainer.world.spread(self.modules.values())
         every = self.trainer.schedule.evaluate_every
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(step, gradients, optimizer, epoch, part)
+            record = self._epoch(step, gradients, averaging, optimizer, epoch, part)
             part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
@@ -174,7 +176,13 @@ class StageRun:
         return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
 
     def _epoch(
-        self, step: Step, gradients: Gradients, optimizer: torch.optim.Optimizer, epoch: int, part: Part
+        self,
+        step: Step,
+        gradients: Gradients,
+        averaging: Averaging,
+        optimizer: torch.optim.Optimizer,
+        epoch: int,
+        part: Part,
     ) -> Record:
         schedule, world = self.trainer.schedule, self.trainer.world
         address = (self.seed, self.stage.name, epoch)
@@ -192,7 +200,7 @@ class StageRun:
             batch = self.batch(cut, generator, epoch)
             optimizer.zero_grad(set_to_none=True)
             losses = gradients(batch)
-            world.average_gradients(p for group in optimizer.param_groups for p in group["params"])
+            averaging()
             optimizer.step()
             step.update(losses, batch)
             measured = {"total": losses.total, **losses.terms, **losses.watched}
@@ -201,6 +209,7 @@ class StageRun:
             # Clocks differ: several processes look after as many steps.
             if part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL:
                 looked = time.perf_counter()
+                averaging.look()
                 part.meter.check(self.stage.name)
                 self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, part.steps / steps)
                 if world.agreed(looked - saved > schedule.checkpoint_every) and part.steps < steps:
