@@ -35,7 +35,7 @@ def counted(steps: int) -> None:
             lose()
         plain(averaging)
 
-    Averaging.__call__ = average  # type: ignore[method-assign]
+    Averaging.__call__ = average  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
