@@ -61,6 +61,24 @@ def test_all_at_once_is_the_whole_with_batch_norms_in_training() -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_evaluation_runs_as_few_at_a_time() -> None:
+    """With the same outcome, in both stages."""
+    trainer, sizes = build(METHODS["sskd"], "fp64"), list[int]()
+    for network in (trainer.student, trainer.teacher):
+        network.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))  # type: ignore[union-attr]
+    for run, step, _ in steps_of(trainer):
+        for module in run.modules.values():
+            module.eval()
+        batch = batch_at(run, 0)
+        whole = step.measure(batch)
+        sizes.clear()
+        step.execution = replace(step.execution, micro_batch=4)
+        parts = step.measure(batch)
+        assert sizes == [4 * 4, 4 * 2] and parts.keys() == whole.keys()
+        for key, value in whole.items():
+            torch.testing.assert_close(parts[key], value, rtol=1e-12, atol=0)
+
+
 def test_frozen_statistics() -> None:
     norm, values = nn.BatchNorm2d(2), torch.rand(3, 2, 4, 4)
     before = {key: value.clone() for key, value in norm.state_dict().items()}

@@ -1,6 +1,7 @@
 """Where views never change, the frozen teacher sees each image once, and the head that it trains is the same."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,6 +34,24 @@ def trained(padding: int, epochs: int = EPOCHS) -> tuple[Trainer, Kept, list[int
     trainer.teacher.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     trainer.fit()
     return trainer, kept, seen
+
+
+def evaluated(epochs: int) -> tuple[list[Any], int]:
+    """What a head and its student are measured at, where crops are drawn; how many views the teacher was asked for."""
+    kept, seen = Kept(), list[int]()
+    trainer = build(partial(METHODS["sskd"], pretext="exemplar", head_epochs=epochs), "fp64", kept, 1)
+    trainer.teacher.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))  # type: ignore[union-attr]
+    trainer.fit()
+    return [(record["validation"], record.get("fresh")) for record in kept.records], sum(seen)
+
+
+def test_the_teacher_sees_evaluation_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a split and of fresh views, in each epoch the same numbers as if it saw them again."""
+    found, seen = evaluated(EPOCHS)
+    monkeypatch.setattr(remembered, "ROOM", -1)
+    again, every = evaluated(EPOCHS)
+    assert found == again and len({str(one) for one in found}) > 2
+    assert every - seen == 2 * 4 * IMAGES * (EPOCHS - 1)
 
 
 def weights(trainer: Trainer) -> list[Tensor]:

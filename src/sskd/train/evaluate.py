@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from sskd.memory import all_sent
+from sskd.methods.plan import Outputs
 from sskd.seeds import generator_at
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
+from sskd.train.remembered import Looked
 from sskd.train.step import Step
 from sskd.views.pretext import Batch
 
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 FRESH = 2048  # training images, about, on fresh views of which a head is measured that answers with their numbers
 
 
-def evaluated(run: "StageRun", step: Step) -> Record:
+def evaluated(run: "StageRun", step: Step, looked: Looked) -> Record:
     """The means over each evaluation split; of terms that know training images by number, over fresh views of those."""
-    found: Record = {name: _means(run, step.measure, _whole(run, name)) for name in run.trainer.data.evaluation}
-    return found | ({"fresh": _means(run, step.measure_counting, _fresh(run, step))} if step.counting else {})
+    splits = run.trainer.data.evaluation
+    found: Record = {name: _means(run, step.measure, looked.at(name, _whole(run, name))) for name in splits}
+    if step.counting:
+        found["fresh"] = _means(run, step.measure_counting, looked.at("fresh", _fresh(run, step)))
+    return found
 
 
 def _whole(run: "StageRun", split: str) -> Iterator[Batch]:
@@ -48,12 +53,14 @@ def _fresh(run: "StageRun", step: Step) -> Iterator[Batch]:
 
 
 def _means(
-    run: "StageRun", measure: Callable[[Batch], dict[str, Tensor]], batches: Iterable[Batch]
+    run: "StageRun",
+    measure: Callable[[Batch, Outputs | None], dict[str, Tensor]],
+    batches: Iterable[tuple[Batch, Outputs | None]],
 ) -> dict[str, float]:
     meter = Meter()
     with _evaluating(run.modules):
-        for batch in batches:
-            meter.update(measure(batch), 0, len(batch.labels))
+        for batch, teacher in batches:
+            meter.update(measure(batch, teacher), 0, len(batch.labels))
     meter = run.trainer.world.collected(meter, run.device)
     meter.check(run.stage.name)
     means = meter.read()

@@ -22,7 +22,7 @@ from sskd.train.gradients import Gradients, gradients_of
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
-from sskd.train.remembered import remembered
+from sskd.train.remembered import Looked, remembered
 from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import synchronise
 from sskd.views.pretext import Batch
@@ -147,7 +147,7 @@ class StageRun:
     def _train(self, step: Step, state: dict[str, Any] | None) -> None:
         gradients = gradients_of(step)
         trained = self.enter()
-        step.known = remembered(self, step)
+        step.known, looked = remembered(self, step), Looked(self, step)
         parameters = [p for module in trained for p in module.parameters()]
         optimizer = build_optimizer(parameters, self.stage.optim)
         averaging = Averaging(parameters, self.trainer.world)
@@ -160,7 +160,7 @@ class StageRun:
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
                 self.trainer.world.average_statistics(self.modules)
-                record |= evaluated(self, step)
+                record |= evaluated(self, step, looked)
                 record["evaluation_seconds"] = round(time.perf_counter() - began, 3)
                 self._remember(record)
                 self.trainer.keeper.log(record)

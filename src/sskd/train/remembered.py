@@ -1,5 +1,6 @@
-"""What the frozen teacher makes of views that never change: computed once, instead of at every step."""
+"""What the frozen teacher makes of views that never change: computed once, instead of every time."""
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +10,7 @@ from sskd.data.batches import Resident
 from sskd.methods.plan import Outputs
 from sskd.seeds import generator_at
 from sskd.train.step import Step
+from sskd.views.pretext import Batch
 
 if TYPE_CHECKING:
     from sskd.train.loop import StageRun
@@ -45,3 +47,34 @@ def remembered(run: "StageRun", step: Step) -> Outputs | None:
         f"({size:.0f} MiB are kept)."
     )
     return whole
+
+
+class Looked:
+    """What a stage without a student is evaluated on, which is the same every time: batches without their images, and
+    the teacher's values of them. Kept where the stage is evaluated again and all splits together take at most `ROOM`
+    bytes; each of several processes keeps its own batches.
+    """
+
+    def __init__(self, run: "StageRun", step: Step) -> None:
+        epochs, every = run.stage.epochs, run.trainer.schedule.evaluate_every
+        self.step, self._left = step, ROOM
+        self._keeps = step.student is None and step.teacher is not None and -(-epochs // every) > 1
+        self._kept: dict[str, list[tuple[Batch, Outputs]]] = {}
+
+    def at(self, split: str, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Outputs | None]]:
+        """Batches, and the teacher's values where they are known; `batches` are not asked for where all is kept."""
+        if split in self._kept:
+            yield from self._kept[split]
+            return
+        found = list[tuple[Batch, Outputs]]()
+        for batch in batches:
+            values = self.step.teacher_read(batch) if self._keeps else None
+            if values is not None:
+                self._left -= sum(value.nbytes for value in values.values())
+                found.append((batch._replace(images=batch.images[:0].clone()), values))
+            if self._left < 0:
+                self._keeps = False
+                found.clear()
+            yield batch, values
+        if self._keeps:
+            self._kept[split] = found

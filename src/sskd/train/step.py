@@ -137,23 +137,23 @@ class Step(nn.Module):
         }
 
     @torch.no_grad()
-    def measure(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+    def measure(self, batch: Batch, teacher: Outputs | None = None) -> dict[str, Float[Tensor, ""]]:
         """What the stage's trained side does on views for evaluation: accuracies, and what the terms watch.
 
-        Of such images no term knows the number.
+        Of such images no term knows the number. `teacher`: its values, where no student takes part and they are known.
         """
         terms = self.terms.keys() - self.counting.keys()
         if self.student is None:
-            return self._watch(terms, {}, self.teacher_outputs(batch), batch)
+            return self._watch(terms, {}, self.teacher_outputs(batch) if teacher is None else teacher, batch)
         student = self.student_outputs(batch)
         seen = self._watch(terms, student, {}, batch) | accuracy(student["logits"][:, 0], batch.labels)
         return seen | {"logits": student["logits"].abs().mean()}  # an accuracy cannot show that they are not finite
 
     @torch.no_grad()
-    def measure_counting(self, batch: Batch) -> dict[str, Float[Tensor, ""]]:
-        """What those terms watch that need the images' numbers, on training images."""
+    def measure_counting(self, batch: Batch, teacher: Outputs | None = None) -> dict[str, Float[Tensor, ""]]:
+        """What those terms watch that need the images' numbers, on training images. `teacher`: see `measure`."""
         if self.student is None:
-            return self._watch(self.counting, {}, self.teacher_outputs(batch), batch)
+            return self._watch(self.counting, {}, self.teacher_outputs(batch) if teacher is None else teacher, batch)
         return self._watch(self.counting, self.student_outputs(batch), {}, batch)
 
     def _watch(
@@ -179,6 +179,10 @@ class Step(nn.Module):
     def _outputs(self, tapped: Tapped | None, batch: Batch) -> Outputs:
         if tapped is None:
             return {}
+        size = self.execution.micro_batch
+        if 0 < size < len(batch.images) and not torch.is_grad_enabled():  # evaluation: here a part is to fit as well
+            parts = [self._outputs(tapped, batch._replace(images=part)) for part in torch.split(batch.images, size)]
+            return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
         images = batch.images.flatten(0, 1)
         if self.execution.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
