@@ -13,11 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sskd.files import alone_in
-from sskd.methods.plan import Outputs
-from sskd.models.taps import Tapped
 from sskd.runs import Run
-from sskd.train.step import Step
-from sskd.views.pretext import Batch
 from tests.conftest import Cli
 from tests.interruption import SHORT, assert_refused, stop_after
 
@@ -203,38 +199,3 @@ def test_loss_that_explodes_later(distil: Cli, tmp_path: Path) -> None:
     assert len((run / "log.jsonl").read_text().splitlines()) == 2
     again = distil("--out", run, "--epochs", "4", "--method", "kd", *later)
     assert again.err == refused.err
-
-
-def limited_to(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than `room` images at a time do not fit."""
-    outputs = Step._outputs
-
-    def limited(self: Step, tapped: Tapped | None, batch: Batch) -> Outputs:
-        if len(batch.labels) > room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return outputs(self, tapped, batch)
-
-    monkeypatch.setattr(Step, "_outputs", limited)
-
-
-def test_memory_that_runs_out(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run goes on with fewer images at a time, and says so."""
-    with monkeypatch.context() as patch:
-        limited_to(9, patch)
-        patch.setattr("sskd.train.loop.evaluated", lambda *_: {"test": {"top1": 0.0, "top5": 0.0}})
-        done = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1")
-    assert done.code == 0, done
-    assert "Memory ran out with 20 images at a time, 1 views each. From here on 5 are run at a time" in done.out
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["execution"]["micro_batch"] == 5
-    asked = distil("--out", tmp_path / "asked", "--method", "kd", "--epochs", "1", "--micro_batch", "5")
-    weights = [json.loads((tmp_path / run / "result.json").read_text())["weights"] for run in ("run", "asked")]
-    assert asked.code == 0 and weights[0] == weights[1]
-
-
-def test_memory_for_nothing(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limited_to(0, monkeypatch)
-    refused = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1")
-    assert_refused(
-        refused, "Memory ran out with 20 images at a time", "(CUDA out of memory.", "Not even a step with one"
-    )

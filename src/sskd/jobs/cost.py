@@ -16,7 +16,7 @@ from sskd.data.prepare import make_feed
 from sskd.data.source import ImageSet
 from sskd.jobs.assemble import Prepared, when_decoded
 from sskd.jobs.job import Job
-from sskd.jobs.machine import ran_out
+from sskd.jobs.room import ran_out
 
 SAMPLE = 2.0  # seconds that each kind of decoding is looked at
 BATCH, WARM = 16, 4  # images, and batches that are not counted: workers have decoded ahead

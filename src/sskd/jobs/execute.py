@@ -21,7 +21,8 @@ from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
 from sskd.jobs.job import Job, usual_arguments
 from sskd.jobs.labels import keep_labels, stated_labels
-from sskd.jobs.machine import chosen, ran_out, resumed, smaller
+from sskd.jobs.machine import chosen, resumed
+from sskd.jobs.room import NoRoom, fitting, smaller, with_room
 from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options, options_of
@@ -30,7 +31,7 @@ from sskd.models.fold import inference_copy
 from sskd.models.zoo import resolve
 from sskd.progress import Display
 from sskd.runs import Run, SharedCache
-from sskd.train.distributed import World, join, leave, local_device, losses_explained, neighbours, refuse_uneven
+from sskd.train.distributed import World, join, local_device, losses_explained, neighbours, parted, refuse_uneven
 from sskd.train.loop import Data, Schedule, Trainer
 from sskd.train.protocols import Keeper, Listener, Record, Shared, Silent
 from sskd.train.step import Execution
@@ -47,11 +48,8 @@ def execute(job: Job, display: Display) -> Record:
     training = job.training
     device = local_device(pick_device(training.device))
     world = join(device, training.batch_size, training.relations, training.batch_norm)
-    try:
-        with losses_explained(world.size):
-            return _execute(job, device, world, display)
-    finally:
-        leave()
+    with parted(), losses_explained(world.size):
+        return _execute(job, device, world, display)
 
 
 def _execute(job: Job, device: str, world: World, display: Display) -> Record:
@@ -84,7 +82,8 @@ def refuse_changed(job: Job) -> None:
         UserError: lists what differs.
     """
     usual = {**usual_arguments(), "options": options_of(find_method(job.method))}
-    run, but = Run(job.out), ["training.threads"]  # it goes on with those it began with
+    # It goes on with the threads it began with; what memory asks for may change, and changes no loss.
+    run, but = Run(job.out), ["training.threads", "training.micro_batch", "training.recompute"]
     if job.teacher and _same_weights(job.teacher.place, run.config() or {}):
         but.append("teacher.place")
     run.same(_arguments(job), "arguments", but, usual)
@@ -105,18 +104,24 @@ def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, disp
         keep_labels(job.out, parts.splits)
     execution = replace(world.agreed(execution), device=device)
     torch.set_num_threads(execution.threads)
-    while True:
+    trainer: Trainer | None = None
+    while trainer is None:
         trainer = _trainer(job, run, config, parts, execution, world, display)
-        try:
-            trainer.fit()
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            execution = smaller(job, parts, execution, error, display)
-        run.start({**(run.config() or {}), "execution": asdict(execution)})
-        parts = assemble(job, parts.decode)  # as at the start: a step that failed may have left its traces
+        if world.size > 1:
+            trainer.execution = fitting(job, parts, trainer, display)
+            _keep_execution(run, trainer.execution, world)
+        if isinstance(failed := with_room(trainer.fit), NoRoom):
+            trainer = None
+            execution = smaller(job, parts, execution, failed, display)
+            _keep_execution(run, execution, world)
+            parts = assemble(job, parts.decode)  # as at the start: a step that failed may have left its traces
     return dict(world.agreed(_finish(job, run, trainer, parts) if world.first else None))
+
+
+def _keep_execution(run: Run, execution: Execution, world: World) -> None:
+    config = run.config() or {} if world.first else {}
+    if world.first and config.get("execution") != asdict(execution):
+        run.start({**config, "execution": asdict(execution)})
 
 
 def _agreed_execution(
@@ -126,7 +131,9 @@ def _agreed_execution(
     if run.config() is not None:
         run.same(config["data"], "data")
         run.same(config["teacher"], "teacher", ("normalisation_from",))  # a path; mean and std are compared
-        return resumed(run, device, display)
+        execution = resumed(run, job.training, device, display)
+        _keep_execution(run, execution, World())
+        return execution
     if parts.decode == "workers" and job.reading.unreadable == "refuse":
         parts.splits.refuse_unreadable()
     execution, timed = chosen(job, parts, device, display)

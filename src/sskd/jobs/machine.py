@@ -1,6 +1,9 @@
 """How a run uses the machine at hand: measured when it starts, kept when it goes on."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -8,6 +11,7 @@ from sskd.environment import processor
 from sskd.errors import UserError
 from sskd.jobs.assemble import Assembled
 from sskd.jobs.job import Job
+from sskd.jobs.room import NoRoom, smaller, stepped, with_room
 from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
 from sskd.runs import Run
@@ -17,8 +21,8 @@ from sskd.train.distributed import launched
 from sskd.train.step import Execution
 
 
-def resumed(run: Run, device: str, display: Display) -> Execution:
-    """The execution that the run began with; says what is another here.
+def resumed(run: Run, training: Training, device: str, display: Display) -> Execution:
+    """The execution that the run began with, but for other ways to take less memory; says what is another here.
 
     Raises:
         UserError: the config does not say it.
@@ -40,47 +44,17 @@ def resumed(run: Run, device: str, display: Display) -> Execution:
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")
     torch.set_num_threads(execution.threads)
-    return execution
+    return _with_less_memory(execution, training, config.get("arguments", {}).get("training", {}))
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether this is what running out of memory looks like; torch's own error is a RuntimeError."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
-
-
-def smaller(job: Job, parts: Assembled, execution: Execution, error: BaseException, display: Display) -> Execution:
-    """The execution with the largest micro-batch, of halves of what ran out of memory, for which there is room.
-
-    Raises:
-        UserError: there is none, or several processes would have to agree on it.
-    """
-    batch = min(job.training.batch_size, len(parts.splits.train)) // launched().size
-    size, reason = (execution.micro_batch or batch) // 2, " ".join(str(error).split())[:160]
-    told = f"Memory ran out with {execution.micro_batch or batch} images at a time, {parts.plan.views.views} views each"
-    while size and launched().size == 1:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        less = replace(execution, micro_batch=size, compiled=False, graphs=False)
-        try:
-            fastest([less], parts.student, parts.teacher, parts.plan, batch, parts.shape, repeats=1)
-        except (RuntimeError, MemoryError) as another:
-            if not ran_out(another):
-                raise
-            size //= 2
-            continue
-        display.note(
-            f"{told}. From here on {size} are run at a time; a batch's loss stays that of all its {batch} images, and "
-            f"batch norms use the statistics of {size}. --micro_batch {size} asks for it from the start."
-        )
-        return less
-    cure = "Not even a step with one image at a time fits" if not size else f"Say --micro_batch {size}"
-    raise UserError(
-        f"{told} ({reason}). {cure}; smaller --size, --precision bf16 or a smaller network need less too. "
-        "Start again with another --out."
-    ) from error
+def _with_less_memory(execution: Execution, training: Training, begun: Mapping[str, Any]) -> Execution:
+    """Another micro-batch than the run began with, or other recomputing, where the user now says so."""
+    if training.micro_batch != begun.get("micro_batch", 0):
+        execution = replace(execution, micro_batch=training.micro_batch)
+    if training.recompute != begun.get("recompute", False):
+        execution = replace(execution, recompute=training.recompute)
+    in_pieces = execution.micro_batch or execution.recompute
+    return replace(execution, compiled=False, graphs=False) if in_pieces else execution
 
 
 def _in_pieces(training: Training) -> str:
@@ -103,12 +77,15 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
     open_end = training.compiled is None and not parted and steps >= MANY and has_compiler()
     if len(options) > 1 or open_end:
-        try:
-            best, timed = fastest(options, *measured, vary_threads=training.threads is None)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            return smaller(job, parts, options[0], error, display), {}
+        vary = training.threads is None
+        found = with_room(partial(fastest, options, *measured, vary_threads=vary))
+        if isinstance(found, NoRoom):  # one precision may fit where another does not
+            fit = [one for one in options if not isinstance(with_room(partial(stepped, one, job, parts)), NoRoom)]
+            if not fit:
+                least = options[-1 if device.startswith("cuda") else 0]
+                return (least if launched().size > 1 else smaller(job, parts, least, found, display)), {}
+            found = fastest(fit, *measured, vary_threads=vary)
+        best, timed = found
         torch.set_num_threads(best.threads)
     others, said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items()), ""
     if open_end and (left := min(timed.values()) * steps) < LONG:

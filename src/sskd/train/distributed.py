@@ -245,7 +245,22 @@ def losses_explained(size: int) -> Iterator[None]:
         ) from error
 
 
-def leave() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
+@contextmanager
+def parted() -> Iterator[None]:
+    """Part from the other processes at the end."""
+    try:
+        yield
+    except BaseException:
+        leave(abruptly=True)
+        raise
+    leave()
+
+
+def leave(abruptly: bool = False) -> None:
+    """Part from the other processes. `abruptly`: they may be in the midst of a message, for which NCCL would wait."""
+    if not dist.is_initialized():
+        return
+    if abruptly and dist.get_backend() == "nccl":
+        dist.distributed_c10d._abort_process_group()
+    else:
         dist.destroy_process_group()

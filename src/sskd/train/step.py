@@ -180,15 +180,20 @@ class Step(nn.Module):
         if tapped is None:
             return {}
         size = self.execution.micro_batch
-        if 0 < size < len(batch.images) and not torch.is_grad_enabled():  # evaluation: here a part is to fit as well
-            parts = [self._outputs(tapped, batch._replace(images=part)) for part in torch.split(batch.images, size)]
-            return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
-        images = batch.images.flatten(0, 1)
+        if torch.is_grad_enabled() or not 0 < size < len(batch.images):
+            return self._at_once(tapped, batch.images)
+        parts = [
+            self._at_once(tapped, part) for part in torch.split(batch.images, size)
+        ]  # evaluation is to fit as well
+        return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
+
+    def _at_once(self, tapped: Tapped, images: Float[Tensor, "B V C H W"]) -> Outputs:
+        views = images.flatten(0, 1)
         if self.execution.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            views = views.contiguous(memory_format=torch.channels_last)
         with autocast(self.execution):
-            values = tapped(images)
-        return {name: torch.unflatten(_raised(value), 0, batch.images.shape[:2]) for name, value in values.items()}
+            values = tapped(views)
+        return {name: torch.unflatten(_raised(value), 0, images.shape[:2]) for name, value in values.items()}
 
 
 def runner(step: Step, execution: Execution) -> Callable[[Batch], Losses]:

@@ -1,0 +1,150 @@
+"""Where memory runs out, fewer images are run at a time: alone, and as several processes agree."""
+
+import json
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import pytest
+import torch
+from torch import Tensor
+
+import sskd
+from sskd.data.feed import Share
+from sskd.methods import METHODS
+from sskd.methods.plan import Outputs
+from sskd.models.taps import Tapped
+from sskd.train.averaging import Averaging
+from sskd.train.distributed import World
+from sskd.train.loop import StageRun
+from sskd.train.rehearsal import rehearse
+from sskd.train.step import Losses, Step
+from sskd.views.pretext import Batch
+from tests.conftest import Cli
+from tests.interruption import assert_refused
+from tests.processes import together
+from tests.trainers import SHAPE, SIZE, build, states
+
+
+def limited_to(room: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """More than `room` images at a time do not fit. Of each step: how many failed ones' values are still there."""
+    at_once, made, kept = Step._at_once, list["ref[Tensor]"](), list[int]()
+
+    def limited(self: Step, tapped: Tapped, images: Tensor) -> Outputs:
+        kept.append(sum(one() is not None for one in made))
+        if len(images) > room:
+            activations = images + 1
+            made.append(ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return at_once(self, tapped, images)
+
+    monkeypatch.setattr(Step, "_at_once", limited)
+    return kept
+
+
+def test_memory_that_runs_out(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on with fewer images at a time, also in evaluation, and says so."""
+    words = ("--method", "kd", "--epochs", "1")
+    with monkeypatch.context() as patch:
+        kept = limited_to(9, patch)
+        done = distil("--out", tmp_path / "run", *words)
+    assert done.code == 0, done
+    assert "Memory ran out with 20 images at a time, 1 views each (CUDA out of memory." in done.out
+    assert "From here on 5 are run at a time" in done.out and not any(kept)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["execution"]["micro_batch"] == 5
+    asked = distil("--out", tmp_path / "asked", *words, "--micro_batch", "5")
+    weights = [json.loads((tmp_path / run / "result.json").read_text())["weights"] for run in ("run", "asked")]
+    assert asked.code == 0 and weights[0] == weights[1]
+
+
+def test_a_precision_that_fits_where_another_does_not(
+    distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = Step._at_once
+
+    def limited(self: Step, tapped: Tapped, images: Tensor) -> Outputs:
+        if self.execution.precision == "fp32":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return at_once(self, tapped, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "_at_once", limited)
+        done = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1", "--precision", "auto")
+    assert done.code == 0, done
+    execution = json.loads((tmp_path / "run" / "config.json").read_text())["execution"]
+    assert (execution["precision"], execution["micro_batch"]) == ("bf16", 0)
+
+
+def test_one_of_several_runs_out_in_the_midst(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can reach nobody: the message says what to add, and with it the run goes on."""
+    words: Any = ("--out", tmp_path / "run", "--method", "kd", "--epochs", "3")
+    with monkeypatch.context() as patch:
+        room = iter([True] * 4)  # an epoch of 3 steps, and one
+        plain = Averaging.__call__
+
+        def short(averaging: Averaging) -> None:
+            if not next(room, False):
+                patch.setattr("sskd.jobs.room.launched", lambda: Share(0, 2))
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            plain(averaging)
+
+        patch.setattr(Averaging, "__call__", short)
+        assert_refused(distil(*words), "The same command with --micro_batch 5 goes on from the last checkpoint")
+    again = distil(*words, "--micro_batch", "5")
+    assert again.code == 0, again
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == 5
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_memory_for_nothing(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited_to(0, monkeypatch)
+    refused = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "1")
+    assert_refused(
+        refused, "Memory ran out with 20 images at a time", "(CUDA out of memory.", "Not even a step with one"
+    )
+
+
+def second_is_short(few: str, teacher: str, out: str) -> list[float]:
+    """The second of two processes has room for two images at a time."""
+    at_once = Step._at_once
+
+    def limited(self: Step, tapped: Tapped, images: Tensor) -> Outputs:
+        if torch.distributed.get_rank() == 1 and len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return at_once(self, tapped, images)
+
+    Step._at_once = limited  # type: ignore[method-assign]
+    given: dict[str, Any] = {"precision": "fp32", "channels_last": False, "threads": 1, "tensorboard": False}
+    given |= {"batch_size": 20, "validation": 0.0, "epochs": 1, "method": "kd", "batch_norm": "synchronised"}
+    result = sskd.distill("cifar_resnet8", few, teacher=teacher, out=out, **given)
+    return [result["last"]["loss"]["total"], result["last"]["test"]["top1"]]
+
+
+def test_all_processes_agree_on_what_one_has_room_for(few: Path, teacher: Path, tmp_path: Path) -> None:
+    """Of 10 images each, 5 are tried and 2 taken, before any message of a step is sent."""
+    run = tmp_path / "run"
+    first, second = together(second_is_short, 2, tmp_path, str(few), str(teacher), str(run))
+    assert first == second
+    assert json.loads((run / "config.json").read_text())["execution"]["micro_batch"] == 2
+
+
+@pytest.mark.parametrize("method", ["sskd", "crd", "ab"])
+def test_what_is_tried_has_the_whole_batchs_values_and_leaves_no_trace(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, given = build(METHODS[method], world=World(Share(1, 2), "global", "synchronised")), list[tuple[str, int]]()
+    before, state = states(StageRun(trainer, trainer.plan.stages[-1])), torch.get_rng_state()
+    losses = Step.losses
+
+    def seen(self: Step, student: Outputs, teacher: Outputs, batch: Batch) -> Losses:
+        given.extend((name, len(one[2].labels)) for name, one in self._given(student, teacher, batch).items())
+        return losses(self, student, teacher, batch)
+
+    monkeypatch.setattr(Step, "losses", seen)
+    rehearse(trainer, trainer.execution, SIZE, SHAPE)
+    terms = {name: term for stage in trainer.plan.stages for name, (_, term) in stage.loss.items()}
+    assert {*given} == {(name, SIZE if term.relates else SIZE // 2) for name, term in terms.items()}
+    after = states(StageRun(trainer, trainer.plan.stages[-1]))
+    assert all(torch.equal(value, after[name][key]) for name, one in before.items() for key, value in one.items())
+    assert torch.equal(state, torch.get_rng_state())
