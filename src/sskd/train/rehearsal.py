@@ -45,18 +45,11 @@ def rehearse(trainer: Trainer, execution: Execution, batch_size: int, image_shap
         for which in range(len(trainer.plan.stages)):
             # One copy of everything: terms hold modules of the plan, and must hold the copies.
             copied = copy.deepcopy((trainer.student, trainer.teacher, trainer.plan))
-            evaluated = max(batch_size, *(feed.comfortable for feed in trainer.data.evaluation.values()), 1)
-            _stage(copied, which, world, eager, batch_size, evaluated, image_shape)
+            _stage(copied, which, world, eager, batch_size, image_shape)
 
 
 def _stage(
-    copied: Any,
-    which: int,
-    world: World,
-    execution: Execution,
-    batch_size: int,
-    evaluated: int,
-    image_shape: tuple[int, int, int],
+    copied: Any, which: int, world: World, execution: Execution, batch_size: int, image_shape: tuple[int, int, int]
 ) -> None:
     student, teacher, plan = copied
     stage: Stage = plan.stages[which]
@@ -79,9 +72,10 @@ def _stage(
         step.update(losses, batch)
     for module in named.values():
         module.eval()
-    # Of several processes each is given whole batches in evaluation; see there.
-    step.measure(_dummy(views, replace(stage, loss={}), batch_size if views > 1 else evaluated, *shape))
-    losses.total.item()
+    # In evaluation each process is given whole batches.
+    evaluated = execution.micro_batch or batch_size
+    step.measure(_dummy(views, replace(stage, loss={}), evaluated, *shape))
+    losses.total.item()  # a GPU has done all of it
     step.close()
 
 
