@@ -58,11 +58,16 @@ for (const block of document.querySelectorAll("pre.command")) {
 }
 
 const data = JSON.parse(document.getElementById("plots").textContent);
-for (const plot of data) {
+const PAPER = 660; // pixels across a printed page
+const figures = data.map((plot) => {
   const host = document.getElementById(plot.id);
   host.replaceChildren();
-  new Figure(plot, host);
-}
+  return new Figure(plot, host);
+});
 window.addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details:not(.long)")) details.open = true;
+  for (const figure of figures) figure.redraw(figure.host.closest(".pair") ? PAPER / 2 : PAPER);
+});
+window.addEventListener("afterprint", () => {
+  for (const figure of figures) figure.redraw();
 });

@@ -107,8 +107,8 @@ class Figure {
     this.redraw();
   }
 
-  redraw() {
-    const width = Math.round(this.frame.clientWidth);
+  redraw(wanted) {
+    const width = wanted || Math.round(this.frame.clientWidth);
     if (!width || !this.range) return;
     this.drawn = draw(this.svg, this.plot, this.view, this.hidden, this.range, width);
     this.cursor = element("g", { class: "cursor" }, this.svg);
