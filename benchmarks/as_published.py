@@ -149,7 +149,7 @@ class FourRotations(Dataset[tuple[Tensor, int]]):
 
 def loader(dataset: FourRotations, batch_size: int, workers: int, device: str) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled batches [N, 4, C, H, W] and labels, without the ragged rest."""
-    pinned = device.startswith("cuda")
+    pinned = device.startswith("cuda")  # in its favour: the released code does not
     return DataLoader(
         dataset,  # type: ignore[arg-type]  # what comes out is collated, what goes in is not
         batch_size,

@@ -3,11 +3,14 @@
 What is measured already is not measured again, so that it can be stopped, or killed, at any point.
 """
 
+import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import auto_cli
 
 from benchmarks import growth, pipeline, roofline, step, whole
@@ -27,6 +30,7 @@ LARGE: dict[str, dict[str, Any]] = {
     "pipeline": {"timed": 40, "untimed": 10, "workers": (0, 4, 8, 16), "compiled": True},
     "growth": {"steps": 10},
 }
+MARGIN = 45.0  # seconds of a call: to import before its clock starts, to kill, to report
 SMALL = "cifar_resnet8"
 TINY: dict[str, dict[str, Any]] = {
     "step": {
@@ -89,20 +93,36 @@ def main(
         threads: of torch; what torch chooses where it is not given.
         limit: seconds that this call may take; the whole pipeline stops itself before, the rest is to be killed.
         tiny: a rehearsal.
+
+    Raises:
+        SystemExit: something failed, or the whole pipeline has not come to its end.
     """
-    began, given = time.monotonic(), TINY if tiny else LARGE
+    began, given, unfinished = time.monotonic(), TINY if tiny else LARGE, list[str]()
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit(f"torch {torch.__version__} sees no GPU here: nothing was measured.")
+    if not tiny and find_spec("torchdistill") is None:
+        print("torchdistill is not installed, so the step is compared with the published one alone", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        told = (out / "whole.json").exists() and (out / "runs" / "student" / "result.json").exists()
-        if part not in parts or (part == "whole" and (data is None or told)):
+        student = out / "runs" / "student" / "result.json"
+        if part not in parts or (
+            part == "whole" and (data is None or ((out / "whole.json").exists() and student.exists()))
+        ):
             continue
         print(f"\n{part}", flush=True)
         usual: dict[str, Any] = {"device": device, "out": out / f"{part}.json"}
-        if part == "whole":
-            left = max(limit - (time.monotonic() - began) - 15, 1.0)  # to kill and to report
-            whole.main(data=str(data), runs=out / "runs", limit=left, **usual, **given[part])
-        else:
-            MAINS[part](**usual, threads=threads, **given[part])
+        try:
+            if part == "whole":
+                left = max(limit - (time.monotonic() - began) - MARGIN, 1.0)
+                whole.main(data=str(data), runs=out / "runs", limit=left, **usual, **given[part])
+                unfinished += [] if student.exists() else [part]
+            else:
+                MAINS[part](**usual, threads=threads, **given[part])
+        except (Exception, SystemExit) as error:  # what follows does not depend on it
+            print(f"{part} failed: {type(error).__name__}: {error}", flush=True)
+            unfinished.append(part)
+    if unfinished:
+        sys.exit(f"not finished: {', '.join(unfinished)}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,16 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 export PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 limit=${LIMIT:-540}
-if ! timeout -k 5 "$limit" "$python" -m benchmarks.everything "$@" --limit "$limit"; then
-    echo "not finished; the same command goes on with it, unless a message above names an error"
+# A machine without a network has what was brought: wheels unpacked into a folder that PYTHONPATH names will do.
+missing=$("$python" -c 'from importlib.util import find_spec
+names = "torch torchvision timm numpy PIL pyarrow sklearn scipy safetensors jaxtyping jsonargparse yaml jinja2 rich filelock huggingface_hub"
+print(*(name for name in names.split() if find_spec(name) is None))')
+if [ -n "$missing" ]; then
+    echo "these modules are missing for $python: $missing. Install them, or name their folder in PYTHONPATH"
     exit 1
 fi
-if [ -e "$1/runs/student/config.json" ] && [ ! -e "$1/runs/student/result.json" ]; then
-    echo "the whole pipeline is not finished; the same command goes on with it"
+if ! timeout -k 5 "$limit" "$python" -m benchmarks.everything "$@" --limit "$limit"; then
+    echo "not finished; the same command goes on with it, unless a message above names an error"
     exit 1
 fi
 echo "all is measured; tables: python -m benchmarks.tables $1/*.json"

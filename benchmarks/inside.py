@@ -8,6 +8,7 @@ from benchmarks.results import quartiles
 from benchmarks.variants import FROZEN_RATE, has_bf16
 from benchmarks.worker import seconds
 from sskd.data.crops import Padded, _flip
+from sskd.memory import sent
 from sskd.train.step import Execution, Losses, Precision, Step
 from sskd.views.pretext import Batch
 from sskd.views.rotations import rotated
@@ -42,8 +43,8 @@ def inside_and_outside(
 
     def step_inside() -> None:
         generator = torch.Generator().manual_seed(inside.steps)
-        flipped = (torch.rand(size, generator=generator) < 0.5).to(device)
-        top, left = torch.randint(0, 9, (2, size, 4), generator=generator).to(device)
+        flipped = sent(torch.rand(size, generator=generator) < 0.5, torch.device(device))
+        top, left = sent(torch.randint(0, 9, (2, size, 4), generator=generator), torch.device(device))
         index = inside.order[inside.steps % len(inside.order)]
         batch = Batch(torch.empty(0, device=device), inside.data.labels[index], index, index, index[0].float(), {})
         inside.run = lambda made: whole(inside.data.pixels[index], flipped, top, left, made)

@@ -19,7 +19,8 @@ class Results:
     """One JSON file of parts. A part that is there is not measured again, so a benchmark can be stopped at any time.
 
     Raises:
-        SystemExit: the file holds measurements made with other settings.
+        SystemExit: the file holds measurements made with other settings, on another GPU or with another torch: one
+            heading is for all parts.
     """
 
     def __init__(self, path: Path, benchmark: str, settings: dict[str, Any]) -> None:
@@ -31,6 +32,9 @@ class Results:
             there = json.loads(path.read_text())
             if there.get("settings") != settings:
                 sys.exit(f"{path} was measured with other settings ({there.get('command')}); say --out another file.")
+            for name in ("accelerator", "torch"):
+                if there.get(name) != self.values[name]:
+                    sys.exit(f"{path} was measured with {there.get(name)}; here is {self.values[name]}: another --out.")
             self.values["parts"] = there["parts"]
 
     def __contains__(self, part: str) -> bool:

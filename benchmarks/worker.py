@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.variants import Setting, Variant, build
 
+WARM = 3  # steps before waits are counted: CUDA graphs are recorded in the second
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # Each process is forked from one that has imported everything and computed nothing: that takes no seconds.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -65,11 +66,17 @@ class Worker:
 def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
     """Build a variant, then take turns until the pipe is closed."""
     torch.set_num_threads(setting.threads)
+    if setting.device.startswith("cuda"):
+        torch.cuda.set_device(setting.device)  # whose memory is asked for
+        torch.backends.cudnn.benchmark = True  # as the released code has it; the package too
     running = build(variant, setting)
     before = memory(setting.device)["now_mib"]
     running.prepare()
     took = seconds(running.step, 1, setting.device)
-    waits = {"waits": synchronisations(running.step)} if setting.device.startswith("cuda") else {}
+    waits = {}
+    if setting.device.startswith("cuda"):
+        seconds(running.step, WARM, setting.device)
+        waits = {"waits": synchronisations(running.step)}
     running.stop()
     memory(setting.device, reset=True)  # what a compiler took is not the step's
     pipe.send({"first_s": took, "before_mib": before, **waits})
@@ -87,11 +94,13 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
 
 def synchronisations(step: Callable[[], object]) -> int:
     """How often the host waits for the GPU within one step."""
-    torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        step()
-    torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     return sum("synchroniz" in str(one.message) for one in caught)
 
 

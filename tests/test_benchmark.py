@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import as_published, everything
+from benchmarks import as_published, everything, whole
 from benchmarks.ours import Ours, normalised, random_data
 from benchmarks.results import Results, exponent
 from benchmarks.step import measure
@@ -166,6 +166,27 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert "a" in Results(path, "step", {"device": "cpu"}) and str(tmp_path) not in path.read_text()
     with pytest.raises(SystemExit, match="measured with other settings"):
         Results(path, "step", {"device": "cuda"})
+    path.write_text(json.dumps({**json.loads(path.read_text()), "accelerator": "another GPU"}))
+    with pytest.raises(SystemExit, match="was measured with another GPU; here is"):
+        Results(path, "step", {"device": "cpu"})
+
+
+def test_what_fails_or_is_cut_off_does_not_end_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole pipeline that is stopped, even before the student began, is not called measured."""
+
+    def fail(**given: Any) -> None:
+        raise SystemExit("measured with other settings")
+
+    done, given = list[str](), {"device": "cpu", "tiny": True}
+    monkeypatch.setattr(whole, "main", lambda **given: done.append("whole"))
+    mains = {name: (lambda name=name, **given: done.append(name)) for name in ("step", "pipeline", "growth")}
+    monkeypatch.setattr(everything, "MAINS", {**mains, "roofline": fail})
+    with pytest.raises(SystemExit, match="not finished: roofline, whole"):
+        everything.main(tmp_path, data="few", **given)  # type: ignore[arg-type]
+    assert done == ["step", "whole", "pipeline", "growth"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="sees no GPU here"):
+        everything.main(tmp_path)
 
 
 def test_documents_are_filled_from_json(tmp_path: Path) -> None:
