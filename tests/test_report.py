@@ -16,7 +16,7 @@ from sskd.files import alone_in
 from sskd.report.command import command_of
 from sskd.report.curves import hide_most
 from sskd.report.found import find
-from sskd.report.page import Page, as_html, gather
+from sskd.report.page import Page, _keys, as_html, gather
 from sskd.report.plots import Series
 from sskd.report.run import PATIENCE
 from sskd.settings import Training
@@ -173,6 +173,7 @@ def test_markdown_links_its_plots(grid: Path, tmp_path: Path, sskd: Cli) -> None
     text = (tmp_path / "r.md").read_text()
     assert "| sskd | no | 3 |" in text and "sskd distill --student" in text
     names = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert "r-plots/cifar100-curves-student-loss-total.svg" in names  # the title of the section, not its place
     assert len(names) >= 3 and all((tmp_path / name).read_text().startswith("<?xml") for name in names)
 
 
@@ -263,3 +264,13 @@ def test_of_many_curves_the_best_begin_visible() -> None:
     hide_most({("student", "test / top1"): accuracy, ("student", "loss / total"): loss})
     for shown in (accuracy, loss):
         assert [one.label for one in shown if not one.faint] == ["ce", "kd", "method5", "method6", "method7"]
+
+
+def test_plots_keep_their_names() -> None:
+    assert _keys(["few-labels", "A bench!", "few-labels", "few labels 2", "???"]) == [
+        "few-labels",
+        "a-bench",
+        "few-labels-2",
+        "few-labels-2-2",
+        "runs",
+    ]

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import count
 from typing import Any
 
 import jinja2
@@ -85,8 +87,7 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
     room = NUMBERS if len(found.runs) < 1000 else NUMBERS // 2
     total = sum(len(section.runs) for section in sections) or 1
     parts = []
-    for number, section in enumerate(sections):
-        key = f"part-{number}"
+    for key, section in zip(_keys([section.title for section in sections]), sections, strict=True):
         part = Part(section, key, study_plot(section.study, key) if section.study else None)
         if not section.study:
             part.accuracy, part.cost = accuracy_plot(section, key), cost_plot(section, key)
@@ -104,6 +105,16 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
         ranking(matched) if len(matched) > 1 else [], _warnings(found, sections, budget),
         run_lines(sections), configs_of(sections), looked, _finished(found, sections), bool(found.held), plots,
     )  # fmt: skip
+
+
+def _keys(titles: Sequence[str]) -> list[str]:
+    """Sections by name, so that a plot's file keeps its name whatever else a report shows; a number where two agree."""
+    keys: list[str] = []
+    for title in titles:
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "runs"
+        numbered = (f"{name}-{number}" for number in count(2))
+        keys.append(name if name not in keys else next(one for one in numbered if one not in keys))
+    return keys
 
 
 def _warnings(found: Found, sections: Sequence[Section], budget: Budget) -> list[str]:
