@@ -18,8 +18,9 @@ from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair
 from sskd.methods.sskd import HeadTask, Similarity, plan
+from sskd.train.optim import build_optimizer
 from sskd.views import PRETEXTS
-from sskd.views.exemplar import Exemplar
+from sskd.views.exemplar import GAIN, Exemplar, Numbers
 from sskd.views.find import pretext_of
 from sskd.views.jigsaw import ORDERS, Jigsaw
 from sskd.views.pretext import Batch, Pretext
@@ -95,7 +96,8 @@ def asked_of(name: str, head: nn.Module, pooled: Tensor, batch: Batch) -> tuple[
         for k, view in enumerate(image):
             if name == "jigsaw" and not k:
                 continue
-            rows.append(w2 @ torch.clamp(w1 @ view + b1, min=0) + b2)
+            gain = GAIN if name == "exemplar" else 1
+            rows.append(gain * w2 @ torch.clamp(w1 @ view + b1, min=0) + b2)
             answers.append(int(batch.index[i] if name == "exemplar" else batch.asked[i, k]))
     return torch.stack(rows), answers
 
@@ -145,6 +147,21 @@ def test_exemplar_with_drawn_answers() -> None:
     torch.testing.assert_close(logits, every[:, drawn["rows"]])
     assert drawn["rows"][target].tolist() == answers
     assert len(pretext.draw(seeded(0), torch.arange(8))["rows"]) == 8  # a batch larger than the limit is all there is
+
+
+def test_exemplars_head_learns_in_a_short_schedule() -> None:
+    """Features that tell the images apart: ten epochs at the published rate are enough, with weight decay."""
+    images, dim, batch = 400, 32, 50
+    torch.manual_seed(0)
+    features, head = torch.randn(images, dim).relu_() * 2, Numbers(dim, images)
+    optimizer = build_optimizer(head.parameters(), Optim(lr=0.05))
+    for _ in range(10):
+        for own in torch.randperm(images, generator=seeded(1)).split(batch):
+            views = (features[own, None] + 0.2 * torch.randn(batch, 4, dim)).flatten(0, 1)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(head(views), own.repeat_interleave(4)).backward()
+            optimizer.step()
+    assert (head(features).argmax(1) == torch.arange(images)).double().mean() > 0.5
 
 
 def test_exemplar_counts_as_the_teachers_head_does() -> None:

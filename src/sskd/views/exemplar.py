@@ -14,6 +14,8 @@ from sskd.errors import UserError
 from sskd.views.pretext import NOTHING, Batch, Drawn, Pretext
 from sskd.views.transformations import ROTATION, Transformations
 
+GAIN = 2.0  # of the head's last layer
+
 
 class Exemplar(Pretext):
     """All views of an image, the plain one too, have one answer: its number among the images of the teacher's head.
@@ -54,7 +56,7 @@ class Exemplar(Pretext):
         return self.transformations(crops, generator, share)
 
     def head(self, dim: int, data: DataInfo) -> nn.Module:
-        """Linear(d, d) - ReLU - Linear(d, N)."""
+        """Linear(d, d) - ReLU - Linear(d, N), the last with a gain."""
         return Numbers(dim, self.size)
 
     def notes(self, heads: Mapping[str, nn.Module]) -> tuple[str, ...]:
@@ -93,15 +95,26 @@ class Exemplar(Pretext):
 
 
 class Numbers(nn.Module):
-    """Linear(d, d) - ReLU - Linear(d, N), of whose N outputs some can be asked for alone."""
+    """Linear(d, d) - ReLU - `GAIN` x Linear(d, N), of whose N outputs some can be asked for alone.
+
+    An answer is right for one image of an epoch, so at the rates of the other heads its row hardly moves, and weight
+    decay takes what it learns. The last layer begins with weights that are so many times smaller, that is with the same
+    logits, and the gain then moves these GAIN^2 times as far. More of it upsets the student's head (docs/log.md).
+    """
 
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__()
         self.hidden, self.last = nn.Linear(dim, dim), nn.Linear(dim, outputs)
+        with torch.no_grad():
+            self.last.weight /= GAIN
+
+    def extra_repr(self) -> str:
+        """What tells it from heads of another gain, where heads are kept for other students."""
+        return f"gain={GAIN:g}"
 
     def forward(self, features: Float[Tensor, "M D"], rows: Int64[Tensor, "K"] | None = None) -> Float[Tensor, "M K"]:
         """Logits of all answers, or of these rows."""
-        z = F.relu(self.hidden(features))
+        z = GAIN * F.relu(self.hidden(features))
         if rows is None:
             logits: Tensor = self.last(z)
             return logits
