@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sskd.report.found import FoundRun, Values
+from sskd.report.found import Found, FoundRun, Values
 from sskd.report.plots import Number, Plot, Series, View
 
 SHOWN = 24  # images of the gallery, for each run
@@ -52,9 +52,15 @@ class Looked:
     classes: Sequence[dict[str, Any]] = ()
 
 
-def looked_at(runs: Sequence[FoundRun], budget: Budget) -> list[Looked]:
-    """The runs that have analyses; their thumbnails as far as there is room."""
-    return [_look(run, i, budget) for i, run in enumerate(run for run in runs if run.analyses)]
+def looked_at(found: Found, budget: Budget) -> list[Looked]:
+    """The runs that have analyses; their thumbnails as far as there is room. What cannot be shown is a problem."""
+    looked = list[Looked]()
+    for run in found.runs:
+        try:
+            looked += [_look(run, len(looked), budget)] if run.analyses else []
+        except (KeyError, TypeError, AttributeError, ValueError):
+            found.problems.append(f"{run.folder}/analyses holds values that no analysis writes; they are left out.")
+    return looked
 
 
 def _look(run: FoundRun, number: int, budget: Budget) -> Looked:
@@ -63,7 +69,7 @@ def _look(run: FoundRun, number: int, budget: Budget) -> Looked:
     found = Looked(run, _name(run), similarity, inspect)
     found.probes = {str(one.get("data")): one for one in run.analyses.values() if one.get("kind") == "probe"}
     names, rows = (similarity.get("stages") or {}).get("student") or [], similarity.get("cka") or []
-    found.cka = list(zip(map(str, names), rows, strict=False))
+    found.cka = [(str(name), list(row)) for name, row in zip(names, rows, strict=False)]
     folder = run.folder / "analyses"
     found.matrices = _matrices(similarity.get("ss") or {}, folder, budget)
     found.gallery = [_pair(one, folder, budget) for one in (inspect.get("noisy") or [])[:SHOWN]]

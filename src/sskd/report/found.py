@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +95,10 @@ def find(places: Sequence[str]) -> Found:
         for folder in _folders(path):
             if (real := folder.resolve()) not in seen:
                 seen.add(real)
-                _look(folder, found)
+                try:
+                    _look(folder, found)
+                except OSError as error:
+                    found.problems.append(f"{folder} cannot be looked into ({error.strerror}).")
     if not (found.runs or found.tables or found.problems):
         raise UserError(
             f"No runs in {', '.join(places)}: expected folders with config.json, log.jsonl or result.json, or a "
@@ -119,7 +122,9 @@ def _look(folder: Path, found: Found) -> None:
     if held(folder):
         found.held.add(folder.resolve())
     if not names.isdisjoint(RUN_FILES):
-        found.runs.append(read_run(folder))
+        analyses, problems = _analyses(folder / "analyses")
+        found.runs.append(replace(read_run(folder), analyses=analyses))
+        found.problems += problems
     for name in ("table.json", "study.json"):
         if name in names and name == "study.json" and "table.json" in names:
             continue  # read with its table
@@ -127,7 +132,9 @@ def _look(folder: Path, found: Found) -> None:
             table, problem = read_object(folder / "table.json") if "table.json" in names else ({}, "")
             study, other = read_object(folder / "study.json") if "study.json" in names else (None, "")
             found.problems += [text for text in (problem, other) if text]
-            if table or study:
+            if not _formed(table or {}, study or {}):
+                found.problems.append(f"{folder} holds a table or a study with values that none has; it is left out.")
+            elif table or study:
                 found.tables.append(FoundTable(folder, table or {}, study))
 
 
@@ -153,18 +160,41 @@ def read_run(folder: Path) -> FoundRun:
         result, problem = None, f"{files['result.json']} holds no accuracy of the last epoch."
     cell, records = None, list[Values]()
     try:
+        _check(config)
         records = _epochs(read_costs(files["log.jsonl"]))
         cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
     except OSError as error:
         problem = f"{files['log.jsonl']} cannot be read ({error.strerror})."
     except (KeyError, TypeError, AttributeError, ValueError):
-        result, problem = None, f"{folder} holds values that no run writes."
+        return FoundRun(folder, "broken", problem=f"{folder} holds values that no run writes.")
     clock = "seconds" if on_gpu(config) else "cpu_seconds"
     seconds = sum(record.get(clock, record.get("seconds", 0.0)) for record in records) if cell else 0.0
     state: Literal["finished", "running", "begun", "broken"]
     state = "broken" if problem else "finished" if result else "running" if held(folder) else "begun"
-    analyses = _analyses(folder / "analyses")
-    return FoundRun(folder, state, config, result, cell, len(records), seconds, problem, analyses)
+    return FoundRun(folder, state, config, result, cell, len(records), seconds, problem)
+
+
+def _check(config: Values) -> None:
+    """Raise where what is read later is no object, or no list of them."""
+    arguments = config.get("arguments") or {}
+    objects = [arguments, *(config.get(name) or {} for name in ("data", "teacher", "execution"))]
+    objects += [arguments.get(name) or {} for name in ("training", "options", "teacher", "init", "reading")]
+    if not all(isinstance(one, dict) for one in (*objects, *(config.get("stages") or []))):
+        raise TypeError
+
+
+def _formed(table: Values, study: Values) -> bool:
+    """Whether a table and a study are made as those of a bench are."""
+    try:
+        rows, runs, series = table.get("rows") or [], table.get("runs") or [], study.get("series") or []
+        points = [point for one in series for point in one.get("points") or []]
+        objects = (table.get("recipe") or {}, study.get("x") or {}, *rows, *runs, *points)
+        numbers = [one.get(name) or 0 for one in rows for name in ("n", "of", "last_mean", "last_deviation")]
+        numbers += [point.get(name) or 0 for point in points for name in ("mean", "deviation")]
+        return all(isinstance(one, dict) for one in objects) and all("x" in point for point in points) and all(
+            isinstance(one, int | float) for one in numbers)  # fmt: skip
+    except (AttributeError, TypeError):
+        return False
 
 
 def _epochs(found: Sequence[Any]) -> list[Values]:
@@ -176,7 +206,8 @@ def _measured(result: Values) -> bool:
     return isinstance(last, dict) and isinstance((last.get("test") or {}).get("top1"), int | float)
 
 
-def _analyses(folder: Path) -> dict[str, Values]:
-    """What was written of a run afterwards, by the file's name; damaged files are left out."""
-    read = {path.stem: read_object(path)[0] for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
-    return {name: values for name, values in read.items() if values is not None}
+def _analyses(folder: Path) -> tuple[dict[str, Values], list[str]]:
+    """What was written of a run afterwards, by the file's name, and what is wrong with damaged files."""
+    read = {path.stem: read_object(path) for path in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
+    whole: dict[str, Values] = {name: values for name, (values, _) in read.items() if values is not None}
+    return whole, [problem for _, problem in read.values() if problem]

@@ -97,7 +97,7 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
     studies = [section.study for section in sections if section.study]
     answers = [one for one in (*map(answer, groups), *map(study_answer, studies)) if one]
     matched, budget = comparable(groups), Budget(THUMBNAILS)
-    looked = looked_at(found.runs, budget)
+    looked = looked_at(found, budget)
     plots = [plot for part in parts for plot in part.plots] + [plot for look in looked for plot in look.plots]
     return Page(
         title or ", ".join(section.title for section in sections[:3]) or "Runs",

@@ -14,6 +14,7 @@ from sskd.report.found import Found, find
 from sskd.report.page import Page, as_html, gather
 
 EVERY = 5  # seconds between two looks at what runs
+FORMATS = ("html", "md", "csv", "json")
 PATIENCE = 6  # looks in a row that see no process, before what has no result counts as given up
 
 
@@ -40,6 +41,9 @@ def report(
         UserError: folders that hold no runs, a file that cannot be written, plots without matplotlib.
     """
     target = Path(out) if out else Path(paths[0] if paths else ".") / f"report.{format}"
+    kind = target.suffix.removeprefix(".")
+    if kind in FORMATS and kind != format:
+        raise UserError(f"--out {target} is for --format {kind}; the format is {format}. Say --format {kind}.")
     if live and format != "html":
         raise UserError(f"--live is for --format html; got {format}.")
     found = find(paths)
