@@ -63,8 +63,12 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
     height = 0.9 + 0.23 * rows if rows else INCHES if plot.square else 3.4
     figure, axes = plt.subplots(figsize=(INCHES, height))
     shown = [one for one in view.series if not one.faint] or view.series
-    for number, one in enumerate(shown):
-        _series(axes, plot, one, number)
+    groups = list(dict.fromkeys(one.group or one.label for one in shown))
+    turns = dict.fromkeys(groups, -1)
+    for one in shown:
+        group = one.group or one.label
+        turns[group] += 1
+        _series(axes, plot, one, groups.index(group), turns[group])
     for name, value in view.levels.items():
         line = axes.axvline if plot.kind == "dots" else axes.axhline
         line(value, color="#5c6675", linestyle="--", linewidth=1, label=name)
@@ -82,7 +86,7 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
     named = plot.kind == "points" and not plot.square
     if named:
         _names(axes, shown)
-    if (len(shown) > 1 or view.levels) and len(shown) <= MANY * (2 if plot.square else 1) and not named:
+    if (len(groups) > 1 or view.levels) and len(groups) <= MANY * (2 if plot.square else 1) and not named:
         axes.legend(frameon=False, fontsize=8)
     elif named and view.levels:
         axes.legend(handles=axes.get_lines()[-len(view.levels):], frameon=False, fontsize=8)  # fmt: skip
@@ -91,7 +95,8 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
     return _saved(figure, kind)
 
 
-def _series(axes: Any, plot: Plot, one: Series, number: int) -> None:
+def _series(axes: Any, plot: Plot, one: Series, number: int, turn: int) -> None:
+    """Seeds of a method share its colour; `turn` counts them."""
     colour, mark = COLOURS[number % 8], MARKS[number % 6]
     points = [i for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)) if x is not None and y is not None]
     xs, ys = [one.x[i] for i in points], [one.y[i] for i in points]
@@ -109,10 +114,11 @@ def _series(axes: Any, plot: Plot, one: Series, number: int) -> None:
         axes.plot(
             *((pair, [one.y[i]] * 2) if plot.kind == "dots" else ([one.x[i]] * 2, pair)), color=colour, linewidth=1.2
         )
-    style = DASHES[number // 8 % 4] if one.join else ""
+    style = DASHES[(number // 8 + turn) % 4] if one.join else ""
+    label = "_nolegend_" if turn else one.group or one.label
     marker = mark if len(xs) <= 40 or not one.join else ""
     axes.plot(
-        xs, ys, linestyle=style or "none", marker=marker, markersize=4.5, color=colour, linewidth=1.5, label=one.label
+        xs, ys, linestyle=style or "none", marker=marker, markersize=4.5, color=colour, linewidth=1.5, label=label
     )
 
 

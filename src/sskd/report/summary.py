@@ -81,7 +81,8 @@ def _change(label: str, points: Sequence[Values]) -> Fact:
     paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
     change = sum(paired) / len(paired) if paired else last["mean"] - first["mean"]
     note = f"{first['mean']:.2f} at {first['x']:g}, {last['mean']:.2f} at {last['x']:g}"
-    return Fact(_signed(change), label, note + (", paired by seed" if paired else ""))
+    on = f"; paired on {len(paired)} seed{'' if len(paired) == 1 else 's'}" if paired else ""
+    return Fact(_signed(change), label, note + on)
 
 
 def _best_of(label: str, points: Sequence[Values]) -> Fact:
