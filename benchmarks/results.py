@@ -27,7 +27,10 @@ class Results:
         self.path = path
         settings = json.loads(json.dumps(settings))
         command = " ".join([f"python -m benchmarks.{benchmark}", *_spelled(settings)])
-        self.values = {"benchmark": benchmark, **environment(), "command": command, "settings": settings, "parts": {}}
+        here = environment()
+        self.values = {"benchmark": benchmark, **here, "command": command, "settings": settings, "parts": {}}
+        self.values["commits"] = {}  # of each part: a file can be gone on with after the code has changed
+        self.commit = (here["git"] or {}).get("commit", "unknown")
         if path.exists():
             there = json.loads(path.read_text())
             if there.get("settings") != settings:
@@ -35,7 +38,11 @@ class Results:
             for name in ("accelerator", "torch"):
                 if there.get(name) != self.values[name]:
                     sys.exit(f"{path} was measured with {there.get(name)}; here is {self.values[name]}: another --out.")
-            self.values["parts"] = there["parts"]
+            before = (there.get("git") or {}).get("commit", "unknown")
+            self.values |= {
+                "parts": there["parts"],
+                "commits": there.get("commits") or dict.fromkeys(there["parts"], before),
+            }
 
     def __contains__(self, part: str) -> bool:
         return part in self.values["parts"]
@@ -49,6 +56,7 @@ class Results:
     def keep(self, part: str, values: Any) -> None:
         """Write a part, at once."""
         self.parts[part] = values
+        self.values["commits"][part] = self.commit
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, (json.dumps(self.values, indent=1) + "\n").encode())
 

@@ -39,13 +39,15 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-def machine(report: dict[str, Any]) -> str:
-    """Where and with what it was measured."""
+def machine(report: dict[str, Any], *parts: str) -> str:
+    """Where and with what these parts were measured; all of them where none is named."""
     device = report["settings"].get("device", "cpu")
     where = report["accelerator"] if device.startswith("cuda") else report["processor"]
-    commit = (report.get("git") or {}).get("commit", "unknown")[:7]
+    whole = (report.get("git") or {}).get("commit", "unknown")
+    made = report.get("commits") or {}
+    commits = ", ".join(dict.fromkeys(made.get(part, whole)[:7] for part in parts or made or ("all",)))
     threads = report["settings"].get("threads") or report["threads"]
-    return f"{where}, {threads} threads, torch {report['torch']}, commit {commit}"
+    return f"{where}, {threads} threads, torch {report['torch']}, commit {commits}"
 
 
 def step_table(report: dict[str, Any]) -> list[Lines]:
@@ -76,7 +78,7 @@ def step_table(report: dict[str, Any]) -> list[Lines]:
             rows.append((name, spread(row["ms_per_step"], 1), f"{row['images_per_s']:.1f}", *ratios, *memory))
         title = (
             f"{pair.replace(':', ' -> ')}, {settings['batch_size']} images x 4 views; {settings['rounds']} rounds of "
-            f"{settings['steps']} steps, {settings['workers']} workers; {machine(report)}"
+            f"{settings['steps']} steps, {settings['workers']} workers; {machine(report, pair)}"
         )
         tables.append(Lines(title, head, tuple(rows)))
     return tables
@@ -130,7 +132,7 @@ def roofline_table(report: dict[str, Any]) -> list[Lines]:
         title = (
             f"{part.replace(':', ' -> ')}, eager: {spread(found['ms_per_step'], 1)} ms per step, "
             f"{found['share']:.0%} of the roofline, {found['share_of_matmul']:.0%} of the matmul rate. "
-            f"Rates (GFLOP/s, GB/s): {said}; {machine(report)}"
+            f"Rates (GFLOP/s, GB/s): {said}; {machine(report, part)}"
         )
         tables.append(Lines(title, head, tuple(rows)))
     return tables

@@ -17,7 +17,7 @@ from benchmarks import as_published, everything, whole
 from benchmarks.ours import Ours, normalised, random_data
 from benchmarks.results import Results, exponent
 from benchmarks.step import measure
-from benchmarks.tables import TABLES, filled
+from benchmarks.tables import TABLES, filled, machine
 from benchmarks.variants import ALONE, WITH_INPUT, Setting, Variant, has_bf16
 from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
@@ -228,6 +228,7 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
     for report in reports:
         tables = TABLES[report["benchmark"]](report)
         assert tables and all(len(row) == len(table.head) for table in tables for row in table.rows)
+        assert report["commits"].keys() == report["parts"].keys()
     growth, pipeline, roofline, _ = (report["parts"] for report in reports)
     check_step(reports[-1])
     assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 1
@@ -236,3 +237,15 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
     assert kinds["convolutions"]["flops"] > 0.9 * sum(row["flops"] for row in kinds.values())
     broken = measure([Variant(ALONE, "alone")], Setting("cifar_resnet8", "no_such_network", 4, 16, 4), 1, 0, 1)
     assert "its process ended" in broken[ALONE]["failed"]
+
+
+def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for commit, part in (("1" * 40, "a:b"), ("2" * 40, "c:d")):
+        monkeypatch.setattr("benchmarks.results.environment", lambda c=commit: {"git": {"commit": c}})
+        results = Results(tmp_path / "r.json", "step", {"threads": 1})
+        results.keep(part, {})
+    report = {**json.loads((tmp_path / "r.json").read_text()), "processor": "P", "torch": "T", "threads": 1}
+    assert machine(report, "a:b").endswith("commit 1111111") and machine(report, "c:d").endswith("commit 2222222")
+    assert machine(report).endswith("commit 1111111, 2222222")
