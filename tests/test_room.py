@@ -93,6 +93,7 @@ def test_one_of_several_runs_out_in_the_midst(distil: Cli, tmp_path: Path, monke
         assert_refused(distil(*words), "The same command with --micro_batch 5 goes on from the last checkpoint")
     again = distil(*words, "--micro_batch", "5")
     assert again.code == 0, again
+    assert "This run went so far with micro_batch 0; from here on it is 5." in again.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == 5
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
 

@@ -44,7 +44,11 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")
     torch.set_num_threads(execution.threads)
-    return _with_less_memory(execution, training, config.get("arguments", {}).get("training", {}))
+    changed = _with_less_memory(execution, training, config.get("arguments", {}).get("training", {}))
+    for name in ("micro_batch", "recompute"):
+        if (then := getattr(execution, name)) != (now := getattr(changed, name)):
+            display.note(f"This run went so far with {name} {then}; from here on it is {now}.")
+    return changed
 
 
 def _with_less_memory(execution: Execution, training: Training, begun: Mapping[str, Any]) -> Execution:
