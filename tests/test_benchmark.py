@@ -242,10 +242,11 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here = {"processor": "P", "torch": "T", "threads": 1, "accelerator": None}
     for commit, part in (("1" * 40, "a:b"), ("2" * 40, "c:d")):
-        monkeypatch.setattr("benchmarks.results.environment", lambda c=commit: {"git": {"commit": c}})
+        monkeypatch.setattr("benchmarks.results.environment", lambda c=commit: {**here, "git": {"commit": c}})
         results = Results(tmp_path / "r.json", "step", {"threads": 1})
         results.keep(part, {})
-    report = {**json.loads((tmp_path / "r.json").read_text()), "processor": "P", "torch": "T", "threads": 1}
+    report = json.loads((tmp_path / "r.json").read_text())
     assert machine(report, "a:b").endswith("commit 1111111") and machine(report, "c:d").endswith("commit 2222222")
     assert machine(report).endswith("commit 1111111, 2222222")
