@@ -101,7 +101,7 @@ class Ours:
         dtype = torch.float64 if self.execution.precision == "fp64" else torch.float32
         images, asked = self.plan.views.transform((crops.float() / 255).to(dtype), generator)
         labels = self.data.labels[index]
-        return Batch(images, labels, index, asked, torch.tensor(0.0, device=device), {})
+        return Batch(images, labels, index, asked, torch.zeros((), device=device), {})
 
     def train(self, batch: Batch) -> Losses:
         """Everything that the loop does with a batch."""
