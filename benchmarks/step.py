@@ -6,6 +6,7 @@ always makes its views in the step; the published way is measured without its in
 it. A pair of networks that is in the output file already is not measured again.
 """
 
+import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,7 +135,10 @@ def main(
             teacher, student = pair.split(":")
             setting = Setting(teacher, student, batch_size, images, classes, device, threads, workers=workers)
             variants = compared(setting, compiled, peer and find_spec("torchdistill") is not None)
-            results.keep(pair, measure(variants, setting, rounds, untimed, steps))
+            measured = measure(variants, setting, rounds, untimed, steps)
+            if all("failed" in row for row in measured.values()):  # not kept: it is tried again by the next call
+                sys.exit(f"{pair}: every variant failed; {next(iter(measured.values()))['failed']}")
+            results.keep(pair, measured)
     print("\n\n".join(markdown(table) for table in step_table(results.values)))
     return results.values
 

@@ -14,8 +14,8 @@ class Detours:
     """A student's batch norms and depthwise convolutions, trained on a CPU without the slow kernels.
 
     - The gradient of a concatenation is a slice, and the backward pass of a batch norm on a tensor with gaps takes
-      20 to 40 times as long as on a dense one: it is copied first.
-    - The bf16 gradients of a depthwise convolution with a stride, or of more than 3 x 3, take up to 18 times as long
+      several times as long as on a dense one: it is copied first.
+    - The bf16 gradients of a depthwise convolution with a stride, or of more than 3 x 3, take several times as long
       as fp32's: under `bf16` they are computed in fp32 and rounded; the forward pass stays as it is.
 
     `benchmarks/kernels.py` measures both. Ends with `close()`.
