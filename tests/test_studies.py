@@ -185,6 +185,8 @@ def test_one_cell_has_one_name() -> None:
         (("few-labels", "--shares", "[0]"), "fractions are shares of the training images, above 0 and up to 1"),
         (("few-labels", "--per_class", "[3]", "--same_steps", "true"), "same_steps is for shares of the images"),
         (("few-labels", "--methods", "[kdd]"), "Did you mean 'kd'"),
+        (("few-labels", "--shares", "[1, 0.05]"), "A label fraction of 0.05 leaves these classes without an image"),
+        (("few-labels", "--per_class", "[500]"), "--per_class 500 is more than these classes have"),
         (("noisy-labels", "--noises", "[1]"), "from 0 to below 1"),
         (("noisy-labels", "--noises", "[0.1, 0.1]"), "would share the folder"),
         (("transfer-ratio", "--ratios", "[2]"), "ratio_ss is the share of wrong rows to transfer, from 0 to 1; got 2"),
@@ -198,3 +200,4 @@ def test_bad_words(folder: Path, tmp_path: Path, sskd: Cli, words: tuple[str, ..
     given = [*words[:1], "--recipe", str(folder / "tiny.yaml"), "--out", str(tmp_path / "out"), *words[1:]]
     outcome = sskd("study", *given)
     assert outcome.code == 2 and message in outcome.err, outcome.err
+    assert not [*tmp_path.rglob("config.json")]  # nothing was begun

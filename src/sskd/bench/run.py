@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from rich.console import Console
 
+from sskd.bench.beforehand import refuse_labels
 from sskd.bench.grid import tasks_of
 from sskd.bench.live import Watch
 from sskd.bench.local import LocalEngine
@@ -93,7 +94,12 @@ def refuse_failed(failed: Mapping[str, str], count: int, folder: Path) -> None:
 
 
 def run_tasks(wanted: Sequence[Task], engine: Engine, write: Callable[[dict[str, str]], object]) -> dict[str, str]:
-    """Run what is not finished; messages of what failed, by task. `write` is told of them after each training."""
+    """Run what is not finished; messages of what failed, by task. `write` is told of them after each training.
+
+    Raises:
+        UserError: labels that cannot be as the grid wants them; nothing has been trained then.
+    """
+    refuse_labels(wanted)
     with Watch(wanted) as watch:
         for task in wanted:
             if why := changed(task):

@@ -151,6 +151,17 @@ class Similarity(Asking):
         return seen
 
 
+def need_ratios(**ratios: float) -> None:
+    """The options of selective transfer, by name.
+
+    Raises:
+        UserError: one is outside of 0..1.
+    """
+    for name, ratio in ratios.items():
+        if not 0 <= ratio <= 1:
+            raise UserError(f"{name} is the share of wrong rows to transfer, from 0 to 1; got {ratio}.")
+
+
 def plan(
     pair: Pair,
     *,
@@ -188,9 +199,7 @@ def plan(
     need_positive(temperature=temperature, ss_temperature=ss_temperature, head_epochs=head_epochs, head_lr=head_lr)
     if preset not in PRESETS:
         raise UserError(f"preset is one of {', '.join(PRESETS)}; got {preset!r}.")
-    for name, ratio in (("ratio_tf", ratio_tf), ("ratio_ss", ratio_ss)):
-        if not 0 <= ratio <= 1:
-            raise UserError(f"{name} is the share of wrong rows to transfer, from 0 to 1; got {ratio}.")
+    need_ratios(ratio_tf=ratio_tf, ratio_ss=ratio_ss)
     need_positive(answers=answers)
     task, notes = pretext_of(pretext, transformations, answers, pair.data)
     widths = {side: need_vector(pair, "sskd", side) for side in ("teacher", "student")}

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, Literal
 
 from sskd.bench.recipe import Recipe, slug
 from sskd.errors import UserError
 from sskd.methods.find import find_method
 from sskd.methods.options import options_of
-from sskd.methods.sskd import PRESETS
+from sskd.methods.sskd import PRESETS, need_ratios
 from sskd.studies.base import Base, Point, Series, Study, X, one_of, spelled
 from sskd.studies.run import run
 
@@ -74,6 +75,8 @@ def transfer_ratio(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    for term, ratio in product(terms, ratios):  # before a teacher is trained
+        need_ratios(**{f"ratio_{term}": ratio})
     on = Base(**base)
     recipe, label = _sskd(on)
     _run(
