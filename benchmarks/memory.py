@@ -24,7 +24,7 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Optim
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
-from sskd.train.choose import _dummy
+from sskd.train.choose import dummy_batch
 from sskd.train.gradients import gradients_of
 from sskd.train.step import Execution, Step
 
@@ -51,7 +51,7 @@ def step_and_batch(execution: Execution, size: int) -> tuple[Step, Any]:
     stage = plan.stages[-1]
     for module in (teacher, *plan.modules.values()):
         module.requires_grad_(False).eval()
-    return Step(stage, student, teacher, execution), _dummy(plan.views.views, stage, IMAGES, shape, execution)
+    return Step(stage, student, teacher, execution), dummy_batch(plan.views.views, stage, IMAGES, shape, execution)
 
 
 def measured(name: str, size: int) -> dict[str, Any]:

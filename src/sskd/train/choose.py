@@ -141,7 +141,7 @@ def time_step(
     gradients = gradients_of(step)
     trained = [p for name in stage.trains for p in named[name].parameters()]
     optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
-    batch = _dummy(plan.views.views, stage, batch_size, image_shape, execution)
+    batch = dummy_batch(plan.views.views, stage, batch_size, image_shape, execution)
     timed = []
     for _ in range(repeats + 1):  # the first is the warm-up
         began = time.perf_counter()
@@ -156,7 +156,10 @@ def time_step(
     return min(timed[1:])
 
 
-def _dummy(views: int, stage: Stage, batch_size: int, image_shape: tuple[int, int, int], execution: Execution) -> Batch:
+def dummy_batch(
+    views: int, stage: Stage, batch_size: int, image_shape: tuple[int, int, int], execution: Execution
+) -> Batch:
+    """Random images [B, V, C, H, W] of one class, with what the stage's terms draw."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(batch_size, views, *image_shape, generator=generator).to(execution.device)
     nothing = torch.zeros(batch_size, dtype=torch.int64, device=execution.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sskd.memory import all_sent
 from sskd.methods.plan import Stage
-from sskd.train.choose import _dummy
+from sskd.train.choose import dummy_batch
 from sskd.train.distributed import World
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Trainer
@@ -64,7 +64,7 @@ def _stage(
     step = Step(stage, student, teacher, execution, world)
     gradients, optimizer = gradients_of(step), build_optimizer(trained, replace(stage.optim, lr=0.0))
     views, shape = plan.views.views, (image_shape, execution)
-    batch = _drawn(stage, world, execution, _dummy(views, stage, batch_size // world.size, *shape))
+    batch = _drawn(stage, world, execution, dummy_batch(views, stage, batch_size // world.size, *shape))
     for _ in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
         losses = gradients(batch)
@@ -74,7 +74,7 @@ def _stage(
         module.eval()
     # In evaluation each process is given whole batches.
     evaluated = execution.micro_batch or batch_size
-    step.measure(_dummy(views, replace(stage, loss={}), evaluated, *shape))
+    step.measure(dummy_batch(views, replace(stage, loss={}), evaluated, *shape))
     losses.total.item()  # a GPU has done all of it
     step.close()
 
