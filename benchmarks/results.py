@@ -19,8 +19,8 @@ class Results:
     """One JSON file of parts. A part that is there is not measured again, so a benchmark can be stopped at any time.
 
     Raises:
-        SystemExit: the file holds measurements made with other settings, on another GPU or with another torch: one
-            heading is for all parts.
+        SystemExit: the file holds measurements made with other settings, on another GPU, or with another torch or
+            malloc: one heading is for all parts.
     """
 
     def __init__(self, path: Path, benchmark: str, settings: dict[str, Any]) -> None:
@@ -28,6 +28,8 @@ class Results:
         settings = json.loads(json.dumps(settings))
         command = " ".join([f"python -m benchmarks.{benchmark}", *_spelled(settings)])
         here = environment()
+        if here["allocator"]:
+            command = f"LD_PRELOAD={here['allocator']} {command}"
         self.values = {"benchmark": benchmark, **here, "command": command, "settings": settings, "parts": {}}
         self.values["commits"] = {}  # of each part: a file can be gone on with after the code has changed
         self.commit = (here["git"] or {}).get("commit", "unknown")
@@ -35,7 +37,7 @@ class Results:
             there = json.loads(path.read_text())
             if there.get("settings") != settings:
                 sys.exit(f"{path} was measured with other settings ({there.get('command')}); say --out another file.")
-            for name in ("accelerator", "torch"):
+            for name in ("accelerator", "torch", "allocator"):
                 if there.get(name) != self.values[name]:
                     sys.exit(f"{path} was measured with {there.get(name)}; here is {self.values[name]}: another --out.")
             before = (there.get("git") or {}).get("commit", "unknown")

@@ -47,7 +47,8 @@ def machine(report: dict[str, Any], *parts: str) -> str:
     made = report.get("commits") or {}
     commits = ", ".join(dict.fromkeys(made.get(part, whole)[:7] for part in parts or made or ("all",)))
     threads = report["settings"].get("threads") or report["threads"]
-    return f"{where}, {threads} threads, torch {report['torch']}, commit {commits}"
+    malloc = f"{report['allocator']}, " if report.get("allocator") else ""
+    return f"{where}, {threads} threads, {malloc}torch {report['torch']}, commit {commits}"
 
 
 def step_table(report: dict[str, Any]) -> list[Lines]:

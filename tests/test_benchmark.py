@@ -166,9 +166,11 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     assert "a" in Results(path, "step", {"device": "cpu"}) and str(tmp_path) not in path.read_text()
     with pytest.raises(SystemExit, match="measured with other settings"):
         Results(path, "step", {"device": "cuda"})
-    path.write_text(json.dumps({**json.loads(path.read_text()), "accelerator": "another GPU"}))
-    with pytest.raises(SystemExit, match="was measured with another GPU; here is"):
-        Results(path, "step", {"device": "cpu"})
+    kept = json.loads(path.read_text())
+    for name in ("accelerator", "allocator"):
+        path.write_text(json.dumps({**kept, name: "another"}))
+        with pytest.raises(SystemExit, match="was measured with another; here is"):
+            Results(path, "step", {"device": "cpu"})
 
 
 def test_what_fails_or_is_cut_off_does_not_end_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = {"processor": "P", "torch": "T", "threads": 1, "accelerator": None}
+    here = {"processor": "P", "torch": "T", "threads": 1, "accelerator": None, "allocator": "libm.so"}
     for commit, part in (("1" * 40, "a:b"), ("2" * 40, "c:d")):
         monkeypatch.setattr("benchmarks.results.environment", lambda c=commit: {**here, "git": {"commit": c}})
         results = Results(tmp_path / "r.json", "step", {"threads": 1})
@@ -250,3 +252,5 @@ def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
     report = json.loads((tmp_path / "r.json").read_text())
     assert machine(report, "a:b").endswith("commit 1111111") and machine(report, "c:d").endswith("commit 2222222")
     assert machine(report).endswith("commit 1111111, 2222222")
+    assert report["command"] == "LD_PRELOAD=libm.so python -m benchmarks.step --threads 1"
+    assert "libm.so" in machine(report)

@@ -24,8 +24,26 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts["processor"] == processor()
     assert re.fullmatch(r".+, [1-9]\d* cores?", facts["processor"])
     expected = {"command", "python", "sskd", "torch", "torchvision", "timm", "numpy", "platform", "processor"}
-    assert set(facts) == expected | {"threads", "processes", "accelerator", "git"}
+    assert set(facts) == expected | {"threads", "processes", "accelerator", "allocator", "git"}
     assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize(
+    ("loaded", "expected"),
+    [
+        ("7f0 r-xp 0 08:01 1 /usr/lib/x86_64-linux-gnu/libc.so.6\n7f1 rw-p 0 00:00 0 [heap]\n", None),
+        ("7f0 r-xp 0 08:01 1 /usr/lib/libtcmalloc_minimal.so.4.5.10\n7f1 r-xp 0 08:01 2 /usr/lib/libc.so.6\n",
+         "libtcmalloc_minimal.so.4.5.10"),
+        ("7f0 r--p 0 08:01 1 /opt/my libs/libjemalloc.so.2\n", "libjemalloc.so.2"),
+        ("7f0 r--p 0 08:01 1 /opt/libmimalloc/other.so\n", None),
+    ],
+)  # fmt: skip
+def test_allocator(loaded: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "maps").write_text(loaded)
+    monkeypatch.setattr("sskd.memory.MAPS", tmp_path / "maps")
+    assert environment()["allocator"] == expected
+    monkeypatch.setattr("sskd.memory.MAPS", tmp_path / "of another system")
+    assert environment()["allocator"] is None
 
 
 def test_git_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sskd.memory import allocator
+
 
 def environment() -> dict[str, Any]:
     """Versions, processor, accelerator and git state, as plain values for a config or a result file."""
@@ -23,6 +25,7 @@ def environment() -> dict[str, Any]:
         "processor": processor(),
         "processes": int(os.environ.get("WORLD_SIZE", 1)),  # as torchrun says it
         "threads": torch.get_num_threads(),
+        "allocator": allocator(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "git": git_state(),
     }

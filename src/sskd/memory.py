@@ -1,13 +1,16 @@
 """Small tensors on their way to the device, and how much memory a run has taken."""
 
+import re
 import resource
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 Drawn = Mapping[str, Mapping[str, Tensor]]
+MAPS = Path("/proc/self/maps")  # Linux: the files that this process has loaded
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
@@ -28,3 +31,13 @@ def peak_memory(device: str) -> int:
         return torch.cuda.max_memory_reserved(device) // 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+
+
+def allocator() -> str | None:
+    """The library that was loaded in place of the C library's malloc, by its file's name; None: none known was.
+
+    What a process holds depends on it: glibc's malloc keeps up to two thirds more than tensors take.
+    """
+    loaded = MAPS.read_text() if MAPS.exists() else ""
+    found = re.search(r"/(lib(?:tcmalloc|jemalloc|mimalloc)[^/\s]*)$", loaded, re.MULTILINE)
+    return found[1] if found else None
