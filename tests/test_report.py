@@ -121,6 +121,24 @@ def test_studies_and_analyses(tmp_path: Path) -> None:
         assert said in text
 
 
+def test_studies_of_one_method_rank_no_methods(tmp_path: Path) -> None:
+    """Studies of one method in several ways have no part in what ranks best, of several methods they do."""
+    rows = [{"teacher": "a", "student": "b", "label": name, "method": "sskd", "n": 1, "of": 1, "last_mean": mean,
+             "last_deviation": None} for name, mean in (("sskd", 50.0), ("sskd-ratio_ss0", 52.0))]  # fmt: skip
+    for name in ("transfer-ratio", "loss-terms"):
+        top = write_study(tmp_path, name)
+        (top / "table.json").write_text(json.dumps({"recipe": {"name": name}, "rows": rows, "runs": []}))
+        study = json.loads((top / "study.json").read_text())
+        one = {**study, "series": [{**study["series"][0], "method": "sskd"}]}
+        (top / "study.json").write_text(json.dumps(one))
+    assert page_of(tmp_path).headline == "2 studies, each of one method in several ways: what each says is below."
+    assert page_of(tmp_path / "loss-terms").headline.startswith("sskd-ratio_ss0 is best, with 52.00 %")
+    several = write_study(tmp_path)
+    rows = [{**row, "label": name, "method": name} for row, name in zip(rows, ("ce", "kd"), strict=True)]
+    (several / "table.json").write_text(json.dumps({"recipe": {"name": "few-labels"}, "rows": rows, "runs": []}))
+    assert page_of(tmp_path).headline.startswith("kd is best, with 52.00 %")
+
+
 def test_thumbnails_stay_within_the_folder_and_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = write_run(tmp_path / "run", config("kd", 0), records("kd", 0))
     write_analyses(run)

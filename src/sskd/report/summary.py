@@ -184,7 +184,10 @@ def comparable(groups: Sequence[Group]) -> list[Group]:
 
 def headline(sections: Sequence[Section]) -> str:
     """One sentence over all."""
-    plain = [one for one in sections if not one.study] or list(sections)
+    plain = [one for one in sections if not one.study] or [one for one in sections if _compares_methods(one)]
+    if not plain and len(sections) > 1:
+        return f"{len(sections)} studies, each of one method in several ways: what each says is below."
+    plain = plain or list(sections)
     groups = comparable([group for section in plain for group in section.groups])
     if not groups:
         return "No two methods can be compared yet."
@@ -196,3 +199,9 @@ def headline(sections: Sequence[Section]) -> str:
     gain = f", on average {_signed(best['to_kd'])} points to KD" if best["to_kd"] is not None else ""
     over = "So far, over" if so_far else "Over"
     return f"{over} {len(groups)} tables, {best['label']} ranks best: {where}{gain}."
+
+
+def _compares_methods(section: Section) -> bool:
+    """Whether a study has several methods; the rows of others are one method in several ways, and rank nothing."""
+    series = (section.study or {}).get("series") or []
+    return len({one.get("method") for one in series}) > 1
