@@ -68,7 +68,7 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
     """Build a variant, then take turns until the pipe is closed."""
     torch.set_num_threads(setting.threads)
     if setting.device.startswith("cuda"):
-        torch.cuda.set_device(setting.device)  # whose memory is asked for
+        torch.cuda.set_device(torch.device(setting.device).index or 0)  # whose memory is asked for
         torch.backends.cudnn.benchmark = True  # as the released code has it; the package too
     running = build(variant, setting)
     release()

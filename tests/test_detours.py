@@ -128,6 +128,26 @@ def test_a_compiled_step_takes_the_detours_too(case: tuple[nn.Module, Tensor]) -
             assert distance(one, truth) < 0.1  # bf16: biases are sums of many rounded values
 
 
+def test_a_batch_norm_whose_output_nothing_reads() -> None:
+    """Autograd gives such a gradient as None."""
+
+    class Half(torch.autograd.Function):
+        """Reads one of two; of the other it returns no gradient."""
+
+        @staticmethod
+        def forward(ctx: Any, one: Tensor, other: Tensor) -> Tensor:
+            return one + 0 * other
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Any:
+            return gradients[0], None
+
+    network, images = nn.Sequential(nn.BatchNorm2d(4)), torch.randn(3, 4, 8, 8, requires_grad=True)
+    Detours(network, bf16=False)
+    Half.apply(images * 2, network(images)).sum().backward()  # type: ignore[no-untyped-call]
+    assert images.grad is not None and torch.equal(images.grad, torch.full_like(images, 2))
+
+
 def test_the_measurement(tmp_path: Path) -> None:
     found = kernels.main(rounds=1, count=2, threads=1, out=tmp_path / "kernels.json")
     (table,) = kernels_table(found)

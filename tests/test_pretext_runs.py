@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
 from tests.conftest import TRAINING, Cli
-from tests.interruption import SHORT, assert_refused
+from tests.interruption import SHORT, assert_refused, stop_after
 from tests.photographs import write_photographs
 
 
@@ -32,6 +36,24 @@ def test_exemplar_with_few_labels(distil: Cli, sskd: Cli, tmp_path: Path) -> Non
     own = distil("--out", tmp_path / "b", *words, "--teacher_data", "subset")
     assert own.code == 0 and "exemplar: 30 training images are as many answers" in own.out
     assert len([*(tmp_path / "cache").glob("head-*.safetensors")]) == 2
+
+
+def test_heads_without_their_gain_are_not_taken_for_others(
+    distil: Cli, sskd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of an exemplar head mean nothing without it."""
+    words, run = ("--out", tmp_path / "run", *SHORT, "--options.pretext", "exemplar"), tmp_path / "run"
+    stop_after(monkeypatch, lambda: distil(*words), 8)
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    for values in state["modules"].values():
+        for key in [key for key in values if key.endswith("gain")]:
+            del values[key]
+    torch.save(state, run / "checkpoint.pt")
+    assert_refused(distil(*words), "head is not made as this version of sskd makes it", "gain", "another --out")
+    (kept,) = (tmp_path / "cache").glob("head-*.safetensors")
+    save_file({key: value for key, value in load_file(kept).items() if not key.endswith("gain")}, kept)
+    anew = distil("--out", tmp_path / "anew", *words[2:])
+    assert anew.code == 0 and "reused" not in anew.out, anew
 
 
 def test_heads_are_shared_by_equal_questions_alone(distil: Cli, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sskd.files import alone_in
 from sskd.report.configs import configs_of
 from sskd.report.export import as_csv, as_markdown
 from sskd.report.found import find
@@ -100,7 +101,24 @@ def test_what_a_study_says() -> None:
     }
     said = study_answer(study)
     assert said is not None and (said.facts[0].value, said.facts[0].name) == ("51.00 %", "sskd: jigsaw")
+    partly = {"x": {"values": [0.0, 0.5, "2 per class"]}, "series": [{"label": "kd", "points": points}]}
+    said = study_answer(partly)
+    assert said is not None and said.facts[0].value == "−3.00", "what has no result yet does not count"
     assert study_answer({"series": []}) is None
+
+
+def test_a_bench_is_at_work_while_one_of_its_runs_is(tmp_path: Path) -> None:
+    """Also where a run of it was begun by itself."""
+    top = write_grid(tmp_path / "bench", ("ce", "kd"), seeds=1)
+    folder = top / "cells" / PAIR / "kd-seed0"
+    (folder / "result.json").unlink()
+    table = {"rows": [row("ce", 60.0), row("kd", None, 0)], "runs": [listed("ce"), listed("kd", status="begun")]}
+    (top / "table.json").write_text(json.dumps(table))
+    section, *_ = sections_of(find([str(top)]))
+    assert not section.busy
+    with alone_in(folder):
+        section, *_ = sections_of(find([str(top)]))
+    assert section.busy
 
 
 def test_axes_of_kinds_and_of_bins_are_named(tmp_path: Path) -> None:

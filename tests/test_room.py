@@ -1,6 +1,7 @@
 """Where memory runs out, fewer images are run at a time: alone, and as several processes agree."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import sskd
 from sskd.data.feed import Share
+from sskd.errors import UserError
+from sskd.jobs.machine import own_device
 from sskd.methods import METHODS
 from sskd.methods.plan import Outputs
 from sskd.models.taps import Tapped
@@ -18,7 +21,7 @@ from sskd.train.averaging import Averaging
 from sskd.train.distributed import World
 from sskd.train.loop import StageRun
 from sskd.train.rehearsal import rehearse
-from sskd.train.step import Losses, Step
+from sskd.train.step import Execution, Losses, Step
 from sskd.views.pretext import Batch
 from tests.conftest import Cli
 from tests.interruption import assert_refused
@@ -96,6 +99,10 @@ def test_one_of_several_runs_out_in_the_midst(distil: Cli, tmp_path: Path, monke
     assert "This run went so far with micro_batch 0; from here on it is 5." in again.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == 5
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+    for asked in ("5", "4", "5"):  # what was asked for last counts, not what was asked for first
+        monkeypatch.setattr("sskd.jobs.execute.Run.result", lambda _: None)
+        assert distil(*words, "--micro_batch", asked).code == 0
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == int(asked)
 
 
 def test_memory_for_nothing(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +135,31 @@ def test_all_processes_agree_on_what_one_has_room_for(few: Path, teacher: Path, 
     first, second = together(second_is_short, 2, tmp_path, str(few), str(teacher), str(run))
     assert first == second
     assert json.loads((run / "config.json").read_text())["execution"]["micro_batch"] == 2
+
+
+@pytest.mark.parametrize(("method", "images"), [("kd", 8192), ("sskd", SIZE)])
+def test_an_evaluation_is_tried_as_large_as_it_will_be(
+    method: str, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, sizes = build(METHODS[method], world=World(Share(0, 2), "global", "synchronised")), list[int]()
+
+    def measured(self: Step, batch: Batch, teacher: Outputs | None = None) -> dict[str, Tensor]:
+        sizes.append(len(batch.labels))
+        return {}
+
+    monkeypatch.setattr(Step, "measure", measured)
+    rehearse(trainer, trainer.execution, SIZE, SHAPE)
+    rehearse(trainer, replace(trainer.execution, micro_batch=2), SIZE, SHAPE)
+    stages = len(trainer.plan.stages)
+    assert sizes == [images] * stages + [2] * stages
+
+
+def test_a_run_goes_on_on_the_kind_of_device_on_which_it_began() -> None:
+    began = Execution()
+    assert own_device(began, "cuda:0", World()) == began
+    assert own_device(replace(began, device="cuda"), "cuda:1", World(Share(1, 2))).device == "cuda:1"
+    with pytest.raises(UserError, match="began on cpu, and its 2 processes now are on cuda: with CUDA"):
+        own_device(began, "cuda:1", World(Share(1, 2)))
 
 
 @pytest.mark.parametrize("method", ["sskd", "crd", "ab"])

@@ -22,6 +22,7 @@ from sskd.jobs.job import Job, restored
 from sskd.jobs.teachers import pick_device
 from sskd.methods.plan import Plan
 from sskd.methods.sskd import Similarity
+from sskd.models.checkpoints import load_state
 from sskd.models.load import Brought
 from sskd.models.network import Network
 from sskd.runs import CHECKPOINT, Config, Run
@@ -221,6 +222,6 @@ def _heads(run: Run, parts: Prepared, plan: Plan) -> tuple[Heads | None, tuple[s
     state: dict[str, Any] = load_checkpoint(run.path / "checkpoint.pt", CHECKPOINT)["modules"]
     network = copy.deepcopy(parts.student)
     network.backbone.load_state_dict(state["student"])
-    term.load_state_dict(state[name])
-    plan.modules["teacher_head"].load_state_dict(state["teacher_head"])
+    load_state(term, state[name], name)
+    load_state(plan.modules["teacher_head"], state["teacher_head"], "teacher_head")
     return Heads(term, plan.modules["teacher_head"], network), ()

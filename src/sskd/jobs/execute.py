@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
 from sskd.jobs.job import Job, usual_arguments
 from sskd.jobs.labels import keep_labels, stated_labels
-from sskd.jobs.machine import chosen, resumed
+from sskd.jobs.machine import asked, chosen, own_device, resumed
 from sskd.jobs.room import NoRoom, fitting, smaller, with_room
 from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
@@ -102,14 +102,14 @@ def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, disp
     execution = _agreed_execution(job, run, config, parts, device, display) if world.first else None
     if world.first:
         keep_labels(job.out, parts.splits)
-    execution = replace(world.agreed(execution), device=device)
+    execution = own_device(world.agreed(execution), device, world)
     torch.set_num_threads(execution.threads)
     trainer: Trainer | None = None
     while trainer is None:
         trainer = _trainer(job, run, config, parts, execution, world, display)
         if world.size > 1:
-            trainer.execution = fitting(job, parts, trainer, display)
-            _keep_execution(run, trainer.execution, world)
+            execution = trainer.execution = fitting(job, parts, trainer, display)
+            _keep_execution(run, execution, world)
         if isinstance(failed := with_room(trainer.fit), NoRoom):
             trainer = None
             execution = smaller(job, parts, execution, failed, display)
@@ -118,10 +118,9 @@ def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, disp
     return dict(world.agreed(_finish(job, run, trainer, parts) if world.first else None))
 
 
-def _keep_execution(run: Run, execution: Execution, world: World) -> None:
-    config = run.config() or {} if world.first else {}
-    if world.first and config.get("execution") != asdict(execution):
-        run.start({**config, "execution": asdict(execution)})
+def _keep_execution(run: Run, execution: Execution, world: World, **more: Any) -> None:
+    if world.first and run.config() != (config := {**(run.config() or {}), "execution": asdict(execution), **more}):
+        run.start(config)
 
 
 def _agreed_execution(
@@ -132,11 +131,12 @@ def _agreed_execution(
         run.same(config["data"], "data")
         run.same(config["teacher"], "teacher", ("normalisation_from",))  # a path; mean and std are compared
         execution = resumed(run, job.training, device, display)
-        _keep_execution(run, execution, World())
+        _keep_execution(run, execution, World(), asked=asked(job.training))
         return execution
     if parts.decode == "workers" and job.reading.unreadable == "refuse":
         parts.splits.refuse_unreadable()
     execution, timed = chosen(job, parts, device, display)
+    config = {**config, "asked": asked(job.training)}
     run.start({**config, "execution": asdict(execution), "measured_seconds_per_step": timed})
     return execution
 

@@ -17,7 +17,7 @@ from sskd.progress import Display
 from sskd.runs import Run
 from sskd.settings import Training
 from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
-from sskd.train.distributed import launched
+from sskd.train.distributed import World, launched
 from sskd.train.step import Execution
 
 
@@ -44,19 +44,38 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
     if torch.get_num_threads() != execution.threads:
         display.note(f"This run began with {execution.threads} threads; it goes on with as many.")
     torch.set_num_threads(execution.threads)
-    changed = _with_less_memory(execution, training, config.get("arguments", {}).get("training", {}))
+    before = config.get("asked") or config.get("arguments", {}).get("training", {})
+    changed = _with_less_memory(execution, training, before)
     for name in ("micro_batch", "recompute"):
         if (then := getattr(execution, name)) != (now := getattr(changed, name)):
             display.note(f"This run went so far with {name} {then}; from here on it is {now}.")
     return changed
 
 
-def _with_less_memory(execution: Execution, training: Training, begun: Mapping[str, Any]) -> Execution:
-    """Another micro-batch than the run began with, or other recomputing, where the user now says so."""
-    if training.micro_batch != begun.get("micro_batch", 0):
-        execution = replace(execution, micro_batch=training.micro_batch)
-    if training.recompute != begun.get("recompute", False):
-        execution = replace(execution, recompute=training.recompute)
+def asked(training: Training) -> dict[str, Any]:
+    """What the user says about memory. What a run then takes may be less: it is halved where there is no room."""
+    return {"micro_batch": training.micro_batch, "recompute": training.recompute}
+
+
+def own_device(execution: Execution, device: str, world: World) -> Execution:
+    """The execution on this process's device, if it is of the kind on which the run began; else on that kind.
+
+    Raises:
+        UserError: it is of another kind, and several processes train, which then cannot reach each other.
+    """
+    kind, here = torch.device(execution.device).type, torch.device(device).type
+    if kind == here:
+        return replace(execution, device=device)
+    if world.size == 1:
+        return execution
+    hide = "with CUDA_VISIBLE_DEVICES= before it, the same command goes on" if kind == "cpu" else "go on with GPUs"
+    raise UserError(f"This run began on {kind}, and its {world.size} processes now are on {here}: {hide}.")
+
+
+def _with_less_memory(execution: Execution, training: Training, before: Mapping[str, Any]) -> Execution:
+    """Another micro-batch, or other recomputing, where the user now asks for others than `before`."""
+    now = asked(training)
+    execution = replace(execution, **{name: now[name] for name in now if now[name] != before.get(name, now[name])})
     in_pieces = execution.micro_batch or execution.recompute
     return replace(execution, compiled=False, graphs=False) if in_pieces else execution
 

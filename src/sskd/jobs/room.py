@@ -1,6 +1,7 @@
 """What to do where memory runs out: fewer images at a time."""
 
 import gc
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,6 +51,8 @@ def with_room(work: Callable[[], T]) -> T | NoRoom:
         if not ran_out(error):
             raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
+    if "torch._dynamo" in sys.modules:  # else nothing has been compiled
+        torch.compiler.reset()  # compiled steps keep what they were given
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -100,6 +100,22 @@ def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
     backbone.load_state_dict(state)
 
 
+def load_state(module: nn.Module, state: State, name: str) -> None:
+    """Load a part of a run's own checkpoint.
+
+    Raises:
+        UserError: it was kept by a version of sskd that made this part in another way.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split(":", 1)[-1].split())
+        raise UserError(
+            f"The checkpoint's {name} is not made as this version of sskd makes it ({reason}). Use the version that "
+            "began the run (config.json), or start anew with another --out."
+        ) from error
+
+
 def save_network(network: Network, state: State, folder: Path, image_shape: tuple[int, int, int]) -> None:
     """Write `model.safetensors` and `config.json`. `state` is the backbone's, at the epoch that is to be kept.
 

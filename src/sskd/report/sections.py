@@ -66,7 +66,7 @@ class Section:
     notes: Sequence[str] = ()
     labels: dict[Path, str] = field(default_factory=dict)  # of runs, as in the table
     waiting: int = 0  # trainings that have no result yet
-    busy: bool = False  # a process trains in its folder
+    busy: bool = False  # a process makes the bench, or trains one of its runs
 
     @property
     def left(self) -> str:
@@ -83,7 +83,7 @@ def sections_of(found: Found) -> list[Section]:
     for table in found.tables:
         own = [run for run in found.runs if _belongs(run, table)]
         taken |= {run.folder for run in own}
-        sections.append(_of_table(table, own, _busy(table, found)))
+        sections.append(_of_table(table, own, _busy(table, found) or any(run.state == "running" for run in own)))
     rest: dict[str, list[FoundRun]] = {}
     for run in found.runs:
         if run.folder not in taken:

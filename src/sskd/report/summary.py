@@ -60,11 +60,14 @@ def answer(group: Group) -> Answer | None:
 def study_answer(study: Values) -> Answer | None:
     """What a study says: each series from the first to the last value of a number, or its best of several kinds."""
     axis, facts, fewest = study.get("x") or {}, list[Fact](), list[int]()
-    numbers = all(isinstance(value, int | float) for value in axis.get("values") or [])
-    for one in study.get("series") or []:
-        points = [point for point in one.get("points") or [] if point.get("mean") is not None]
+    measured = {
+        str(one.get("label")): [point for point in one.get("points") or [] if point.get("mean") is not None]
+        for one in study.get("series") or []
+    }
+    numbers = all(isinstance(point.get("x"), int | float) for points in measured.values() for point in points)
+    for label, points in measured.items():
         if len(points) > 1:
-            facts.append(_change(str(one.get("label")), points) if numbers else _best_of(str(one.get("label")), points))
+            facts.append(_change(label, points) if numbers else _best_of(label, points))
             fewest.append(min(int(point.get("n") or 1) for point in points))
     if not facts:
         return None

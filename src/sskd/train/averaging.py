@@ -12,10 +12,12 @@ from sskd.train.distributed import World
 class Averaging:
     """Puts the mean over the processes in the place of each gradient of a stage; in one message for each dtype.
 
-    What a process did not reach (a network may skip blocks at random) counts as zero there; what no process reached
-    (a classifier that the stage's loss does not read) stays without a gradient, as with one process. Which these are is
-    read at the first step, and at every `look` as long as there are any: in between, nothing waits for the device, and
-    a parameter that is reached for the first time waits for the next look, on all processes alike.
+    What a process did not reach (a network may skip blocks at random) counts as zero there; what no process has reached
+    yet (a classifier that the stage's loss does not read) stays without a gradient, as with one process. Which these
+    are is read at the first step, and at every `look` as long as there are any: in between, nothing waits for the
+    device, and a parameter that is reached for the first time waits for the next look, on all processes alike. Once
+    reached, it has a gradient in every step, of zeros where no process reaches it: momentum and weight decay then move
+    it where one process would leave it alone.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], world: World) -> None:

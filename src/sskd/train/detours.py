@@ -51,8 +51,8 @@ def _format_of(value: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _dense(memory_format: torch.memory_format, gradient: Tensor) -> Tensor:
-    return gradient.contiguous(memory_format=memory_format)
+def _dense(memory_format: torch.memory_format, gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous(memory_format=memory_format)
 
 
 def _slow_in_bf16(convolution: nn.Module) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from sskd.data.feed import Feed
 from sskd.memory import all_sent
 from sskd.methods.plan import Outputs
 from sskd.seeds import generator_at
@@ -17,7 +18,7 @@ from sskd.train.step import Step
 from sskd.views.pretext import Batch
 
 if TYPE_CHECKING:
-    from sskd.train.loop import StageRun
+    from sskd.train.loop import StageRun, Trainer
 
 FRESH = 2048  # training images, about, on fresh views of which a head is measured that answers with their numbers
 
@@ -31,13 +32,17 @@ def evaluated(run: "StageRun", step: Step, looked: Looked) -> Record:
     return found
 
 
+def images_at_once(trainer: "Trainer", feed: Feed) -> int:
+    """Images of a batch of evaluation. Without a question nothing depends on the batch, and large ones are faster."""
+    size = trainer.schedule.batch_size
+    return size if trainer.plan.views.views > 1 else max(size, feed.comfortable)
+
+
 def _whole(run: "StageRun", split: str) -> Iterator[Batch]:
     """All images of a split, in batches as in training: the pretext's question depends on their size."""
     trainer, share = run.trainer, run.trainer.world.share
-    feed, size = trainer.data.evaluation[split], trainer.schedule.batch_size
-    # Without a question there is nothing that depends on the batch, and large batches are faster.
-    size = size if trainer.plan.views.views > 1 else max(size, feed.comfortable)
-    for i, cut in enumerate(feed.whole(size)):  # of several processes each gets whole batches, in turn
+    feed = trainer.data.evaluation[split]
+    for i, cut in enumerate(feed.whole(images_at_once(trainer, feed))):  # each of several processes gets whole batches
         yield run.viewed(cut, generator_at("evaluate", i * share.size + share.rank), run.stage.epochs)
 
 

@@ -13,6 +13,7 @@ from sskd.data.feed import ALONE, Cut, Feed, Share
 from sskd.errors import UserError
 from sskd.memory import all_sent, peak_memory, sent
 from sskd.methods.plan import Plan, Stage
+from sskd.models.checkpoints import load_state
 from sskd.models.network import Network
 from sskd.seeds import mix
 from sskd.train.averaging import Averaging
@@ -135,7 +136,7 @@ class StageRun:
 
     def _reuse(self) -> bool:
         found = self.trainer.world.agreed(self.trainer.shared.find(self.stage))
-        if found is None:
+        if found is None or any(self.modules[name].state_dict().keys() != one.keys() for name, one in found[1].items()):
             return False
         path, states = found
         for name, values in states.items():
@@ -282,7 +283,7 @@ class StageRun:
     def _restore(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> tuple[int, Part]:
         for name, values in state["modules"].items():
             target = self.trainer.student.backbone if name == "student" else self.modules[name]
-            target.load_state_dict(values)
+            load_state(target, values, name)
         optimizer.load_state_dict(state["optimizer"])
         self.trainer.last, self.trainer.best = state["last"], state["best"]
         part = Part.restored(state["part"], self.device)

@@ -11,6 +11,7 @@ from sskd.memory import all_sent
 from sskd.methods.plan import Stage
 from sskd.train.choose import dummy_batch
 from sskd.train.distributed import World
+from sskd.train.evaluate import images_at_once
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Trainer
 from sskd.train.optim import build_optimizer
@@ -40,19 +41,22 @@ def rehearse(trainer: Trainer, execution: Execution, batch_size: int, image_shap
     """
     world = Imagined(trainer.world.share, trainer.world.relations, trainer.world.batch_norm)
     eager = replace(execution, compiled=False, graphs=False)
+    # In evaluation each process is given whole batches.
+    evaluated = max(batch_size, *(images_at_once(trainer, feed) for feed in trainer.data.evaluation.values()))
     cuda = [torch.device(execution.device)] if execution.device.startswith("cuda") else []
     with torch.random.fork_rng(devices=cuda):
         for which in range(len(trainer.plan.stages)):
             # One copy of everything: terms hold modules of the plan, and must hold the copies.
             copied = copy.deepcopy((trainer.student, trainer.teacher, trainer.plan))
-            _stage(copied, which, world, eager, batch_size, image_shape)
+            _stage(copied, which, world, eager, (batch_size, evaluated), image_shape)
 
 
 def _stage(
-    copied: Any, which: int, world: World, execution: Execution, batch_size: int, image_shape: tuple[int, int, int]
+    copied: Any, which: int, world: World, execution: Execution, sizes: tuple[int, int], shape: tuple[int, int, int]
 ) -> None:
     student, teacher, plan = copied
     stage: Stage = plan.stages[which]
+    batch_size, evaluated = sizes
     named = merge({"student": student}, plan.modules, {name: term for name, (_, term) in stage.loss.items()})
     place(named, execution)
     for module in [*named.values(), *([teacher] if teacher else [])]:
@@ -63,8 +67,8 @@ def _stage(
     trained = [p for name in stage.trains for p in named[name].requires_grad_(True).train().parameters()]
     step = Step(stage, student, teacher, execution, world)
     gradients, optimizer = gradients_of(step), build_optimizer(trained, replace(stage.optim, lr=0.0))
-    views, shape = plan.views.views, (image_shape, execution)
-    batch = _drawn(stage, world, execution, dummy_batch(views, stage, batch_size // world.size, *shape))
+    views, how = plan.views.views, (shape, execution)
+    batch = _drawn(stage, world, execution, dummy_batch(views, stage, batch_size // world.size, *how))
     for _ in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
         losses = gradients(batch)
@@ -72,9 +76,8 @@ def _stage(
         step.update(losses, batch)
     for module in named.values():
         module.eval()
-    # In evaluation each process is given whole batches.
-    evaluated = execution.micro_batch or batch_size
-    step.measure(dummy_batch(views, replace(stage, loss={}), evaluated, *shape))
+    evaluated = execution.micro_batch or evaluated
+    step.measure(dummy_batch(views, replace(stage, loss={}), evaluated, *how))
     losses.total.item()  # a GPU has done all of it
     step.close()
 

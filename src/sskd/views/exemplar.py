@@ -107,6 +107,8 @@ class Numbers(nn.Module):
         self.hidden, self.last = nn.Linear(dim, dim), nn.Linear(dim, outputs)
         with torch.no_grad():
             self.last.weight /= GAIN
+        self.gain: Tensor
+        self.register_buffer("gain", torch.tensor(GAIN))  # kept with the weights, which mean nothing without it
 
     def extra_repr(self) -> str:
         """What tells it from heads of another gain, where heads are kept for other students."""
@@ -114,7 +116,7 @@ class Numbers(nn.Module):
 
     def forward(self, features: Float[Tensor, "M D"], rows: Int64[Tensor, "K"] | None = None) -> Float[Tensor, "M K"]:
         """Logits of all answers, or of these rows."""
-        z = GAIN * F.relu(self.hidden(features))
+        z = self.gain * F.relu(self.hidden(features))
         if rows is None:
             logits: Tensor = self.last(z)
             return logits
