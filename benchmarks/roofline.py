@@ -25,11 +25,12 @@ from benchmarks.ours import Ours, random_data
 from benchmarks.results import RESULTS, Results, quartiles
 from benchmarks.tables import markdown, roofline_table
 from benchmarks.variants import FROZEN_RATE, has_bf16
-from benchmarks.worker import seconds, wait
+from benchmarks.worker import WARM, seconds, wait
 from sskd.train.step import Execution, Precision
 
 KINDS = {"conv": "convolutions", "batch_norm": "batch norms", "mm": "linear layers and similarity"}
 REST = "the rest: ReLUs, sums, casts, losses, optimiser, views"
+REPLAYS, LISTED = 20, 15  # steps of each round of a replayed step; kernels that are named
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -106,6 +107,27 @@ def profiled(step: Ours, device: str, steps: int) -> dict[str, float]:
     return dict(found)
 
 
+def replayed(pair: tuple[str, str], execution: Execution, batch_size: int, rounds: int) -> dict[str, Any]:
+    """The same step compiled and replayed as CUDA graphs: its time, and for how much of it the GPU computes."""
+    data, info = random_data(1024, 100)
+    graphs = replace(execution, compiled=True, graphs=True)
+    step = Ours(*pair, data, info, batch_size, graphs, FROZEN_RATE)
+    for _ in range(WARM + 1):
+        step()
+    times = quartiles([1000 * seconds(step, REPLAYS, execution.device) for _ in range(rounds)])
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(REPLAYS):
+            step()
+        wait(execution.device)
+    kernels = [event for event in seen.key_averages() if str(event.device_type).endswith("CUDA")]
+    slowest = sorted(kernels, key=lambda event: -event.self_device_time_total)[:LISTED]
+    return {
+        "ms_per_step": times,
+        "kernels_ms": sum(event.self_device_time_total for event in kernels) / 1000 / REPLAYS,
+        "slowest_ms": {event.key: event.self_device_time_total / 1000 / REPLAYS for event in slowest},
+    }
+
+
 def analysed(pair: tuple[str, str], execution: Execution, batch_size: int, rounds: int, rates: dict[str, float]) -> Any:
     """One pair of networks under one precision."""
     data, info = random_data(1024, 100)
@@ -120,7 +142,10 @@ def analysed(pair: tuple[str, str], execution: Execution, batch_size: int, round
     kinds = {kind: {**row, "profiled_ms": seen.get(kind, 0.0)} for kind, row in counting.found.items()}
     bound = sum(row["bound_ms"] for row in kinds.values())
     flops = sum(row["flops"] for row in kinds.values())
+    # What a GPU's step is run as: eager, it waits for the host. Compiling takes a minute, so for the best precision.
+    graphs = device.startswith("cuda") and execution.precision == "bf16"
     return {
+        **({"replayed": replayed(pair, execution, batch_size, rounds)} if graphs else {}),
         "ms_per_step": times,
         "bound_ms": bound,
         "share": bound / times[1],

@@ -133,10 +133,22 @@ def roofline_table(report: dict[str, Any]) -> list[Lines]:
         title = (
             f"{part.replace(':', ' -> ')}, eager: {spread(found['ms_per_step'], 1)} ms per step, "
             f"{found['share']:.0%} of the roofline, {found['share_of_matmul']:.0%} of the matmul rate. "
+            f"{_replayed(found)}"
             f"Rates (GFLOP/s, GB/s): {said}; {machine(report, part)}"
         )
         tables.append(Lines(title, head, tuple(rows)))
     return tables
+
+
+def _replayed(found: dict[str, Any]) -> str:
+    """The step as CUDA graphs, which a GPU's is run as."""
+    if "replayed" not in found:
+        return ""
+    times, kernels = found["replayed"]["ms_per_step"], found["replayed"]["kernels_ms"]
+    return (
+        f"Compiled, as CUDA graphs: {spread(times, 2)} ms per step, {found['bound_ms'] / times[1]:.0%} of the roofline "
+        f"of the unfused step; the GPU computes for {kernels:.2f} ms of it. "
+    )
 
 
 def whole_table(report: dict[str, Any]) -> list[Lines]:

@@ -118,17 +118,18 @@ def build(
     networks: tuple[str, str] = ("cifar_resnet8", "cifar_resnet8"),
     side: int = SHAPE[-1],
     world: World = World(),  # noqa: B008  # frozen
+    execution: Execution | None = None,
 ) -> Trainer:
-    """`networks`: the teacher's name and the student's."""
+    """`networks`: the teacher's name and the student's. `execution`: eager, on the CPU, where it is not given."""
     torch.manual_seed(3)
     plain, shape = Normalisation((0.5,) * 3, (0.2,) * 3, "test"), (3, side, side)
     teacher, student = (create_network(name, tuple("abcd"), shape, plain) for name in networks)
     pair = pair_of(student, teacher, replace(info(), image_shape=shape))
     plan = method(pair, epochs=epochs, optim=Optim(lr=0.05))
-    pixels = torch.randint(256, (2 * SIZE, *shape), dtype=torch.uint8)
-    data, kept = Resident(pixels, info().labels, share=world.share), kept or Kept()
+    execution = execution or Execution(precision=precision)
+    pixels = torch.randint(256, (2 * SIZE, *shape), dtype=torch.uint8).to(execution.device)
+    data, kept = Resident(pixels, info().labels.to(execution.device), share=world.share), kept or Kept()
     split = Data(data, data, {"validation": data})
-    execution = Execution(precision=precision)
     return Trainer(student, teacher, plan, split, schedule, execution, kept, kept, kept, world)
 
 

@@ -26,7 +26,7 @@ class Meter:
         """Add the values of one step, each of which stands for `weight` images."""
         if not values:  # a stage that measures nothing at evaluation
             return
-        row = torch.stack([value.detach().double() for value in values.values()])
+        row = torch.stack([value.detach() for value in values.values()]).double()
         if self._sums is None or self._first_bad is None:
             self._names = list(values)
             self._sums = torch.zeros_like(row)

@@ -1,0 +1,114 @@
+"""On a GPU: methods compute what they do on the CPU, graphs replay the eager step, and the host never waits."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from sskd.memory import peak_memory
+from sskd.methods import METHODS
+from sskd.methods.plan import Plan
+from sskd.train.averaging import Averaging
+from sskd.train.gradients import gradients_of
+from sskd.train.loop import Schedule, Trainer
+from sskd.train.meters import Part
+from sskd.train.optim import build_optimizer
+from sskd.train.step import Execution
+from tests.trainers import ASKING, SIZE, TRANSFORMED, Kept, bank, batch_at, build, steps_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+GPU = Execution("cuda", "fp64")
+ALL = {**METHODS, "bank": bank, **ASKING, **TRANSFORMED}
+
+
+def gradients(trainer: Trainer) -> Iterator[dict[str, Tensor]]:
+    """Of the first step of each stage, and its losses."""
+    for at, step, parameters in steps_of(trainer):
+        losses = gradients_of(step)(batch_at(at, 0))
+        found = {f"{at.stage.name}/{i}": p.grad for i, p in enumerate(parameters) if p.grad is not None}
+        yield {key: value.cpu() for key, value in (found | losses.terms).items()}
+
+
+@pytest.mark.parametrize("method", ALL.values(), ids=ALL)
+def test_a_method_computes_what_it_does_on_the_cpu(method: Callable[..., Plan]) -> None:
+    both = zip(gradients(build(method, "fp64")), gradients(build(method, execution=GPU)), strict=True)
+    for expected, found in both:
+        assert found.keys() == expected.keys()
+        scale = max(float(value.abs().max()) for value in expected.values())
+        assert scale > 0
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-9 * scale, msg=key)
+
+
+def trained(execution: Execution, state: dict[str, Any] | None = None, **changed: Any) -> Kept:
+    kept = Kept(state)
+    build(METHODS["sskd"], kept=kept, epochs=3, execution=execution, **changed).fit()
+    return kept
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "CUDA graphs"])
+def test_compiled_runs_are_eager_runs(graphs: bool) -> None:
+    """From the first stage to the last, in float64, with no graph but the first of each stage."""
+    expected = trained(GPU)
+    torch.compiler.reset()
+    counters.clear()
+    found = trained(replace(GPU, compiled=True, graphs=graphs))
+    assert counters["stats"]["unique_graphs"] == 2  # one for the head, one for the student
+    assert not counters["graph_break"] and not counters["recompiles"]
+    for one, other in zip(expected.records, found.records, strict=True):
+        for key, value in one["loss"].items():
+            assert other["loss"][key] == pytest.approx(value, rel=1e-6), (one["stage"], one["epoch"], key)
+    for name, values in expected.saved[-1]["modules"].items():
+        for key, value in values.items():
+            torch.testing.assert_close(found.saved[-1]["modules"][name][key], value, rtol=1e-5, atol=1e-7, msg=key)
+
+
+def test_a_run_goes_on_from_its_checkpoint() -> None:
+    """In the middle, on the same GPU, as if it had not been stopped."""
+    whole = trained(GPU)
+    rest = trained(GPU, whole.saved[len(whole.saved) - 3])
+    for name, values in whole.saved[-1]["modules"].items():
+        for key, value in values.items():
+            torch.testing.assert_close(rest.saved[-1]["modules"][name][key], value, rtol=1e-7, atol=1e-9, msg=key)
+
+
+def waits(execution: Execution, batch_size: int) -> list[int]:
+    """How often the host waits for the GPU in an epoch of each stage, after one to warm up."""
+    trainer, found = build(METHODS["sskd"], execution=execution, schedule=Schedule(batch_size, 0)), list[int]()
+    for run, step, parameters in steps_of(trainer):
+        compute, averaging = gradients_of(step), Averaging(parameters, trainer.world)
+        given = (step, compute, averaging, build_optimizer(parameters, run.stage.optim))
+        for epoch in range(4):  # graphs are recorded in the second step of each shape
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                torch.cuda.set_sync_debug_mode("warn")
+                try:
+                    run._epoch(*given, epoch, Part())
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+        found.append(sum("synchroniz" in str(one.message) for one in caught))
+    return found
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "CUDA graphs"])
+def test_the_host_never_waits_within_an_epoch(graphs: bool) -> None:
+    """It does at the epoch's end, when the meters are read: four times the steps, and no wait more."""
+    execution = Execution("cuda", compiled=graphs, graphs=graphs)
+    few = waits(execution, SIZE)
+    torch.compiler.reset()
+    assert waits(execution, SIZE // 3) == few and all(few)
+
+
+def test_half_precision_and_the_folded_teacher_run_in_graphs() -> None:
+    """As a long run on a GPU ends up running: the losses are near those of float32."""
+    torch.compiler.reset()
+    plain = trained(Execution("cuda"))
+    fast = trained(Execution("cuda", "bf16", channels_last=True, compiled=True, graphs=True))
+    for one, other in zip(plain.records, fast.records, strict=True):
+        assert other["loss"]["total"] == pytest.approx(one["loss"]["total"], rel=0.1)
+    assert peak_memory("cuda") > 0
