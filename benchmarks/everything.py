@@ -24,7 +24,7 @@ MAINS: dict[str, Callable[..., Any]] = {
     "growth": growth.main,
 }
 LARGE: dict[str, dict[str, Any]] = {
-    "step": {"rounds": 7, "steps": 20, "untimed": 5, "workers": 4, "compiled": True},
+    "step": {"rounds": 5, "steps": 20, "untimed": 5, "workers": 4, "compiled": True},
     "roofline": {"side": 8192, "copied": 1 << 28, "rounds": 20},
     "whole": {},
     "pipeline": {"timed": 40, "untimed": 10, "workers": (0, 4, 8, 16), "compiled": True},

@@ -3,7 +3,7 @@
 `python -m benchmarks.whole --help`. The run is an ordinary one, in a folder, and goes on where it was stopped;
 `--limit` stops it after so many seconds, so that it can be measured in pieces. What is there of it is told at any time,
 with the time that all of it would take at the rate so far. The teacher is trained for a few epochs before: what the
-pipeline costs does not depend on what the teacher knows.
+pipeline costs does not depend on what the teacher knows, so one that is in the folder already does as well.
 """
 
 import json
@@ -69,6 +69,7 @@ def main(
     student: str = "cifar_wrn_16_2",
     teacher_epochs: int = 3,
     head_epochs: int = 60,
+    head_run: int | None = None,
     epochs: int = 240,
     batch_size: int = 64,
     evaluate_every: int = 5,
@@ -85,6 +86,7 @@ def main(
         student: a network of the zoo or of timm.
         teacher_epochs: of the teacher's own training, which is not measured.
         head_epochs: of the head's stage.
+        head_run: epochs of it that are run, where it is to be told from fewer than all.
         epochs: of the student's stage.
         batch_size: images per step; each becomes four views.
         evaluate_every: epochs between two evaluations, each with a checkpoint.
@@ -94,13 +96,14 @@ def main(
     """
     began = time.monotonic()
     settings = {"teacher": teacher, "student": student, "data": Path(data).name, "head_epochs": head_epochs}
+    settings |= {"head_run": head_run}
     settings |= {"epochs": epochs, "batch_size": batch_size, "evaluate_every": evaluate_every, "device": device}
     results = Results(out or RESULTS / f"whole-{device.partition(':')[0]}.json", "whole", settings)
     usual = ["--data", data, "--device", device, "--validation", "0", "--tensorboard", "false"]
     words = ["teacher", *usual, "--model", teacher, "--epochs", str(teacher_epochs), "--out", f"{runs}/teacher"]
-    if run(words, limit):
+    if (runs / "teacher" / "result.json").exists() or run(words, limit):
         words = ["distill", *usual, "--student", student, "--teacher", f"{runs}/teacher", "--epochs", str(epochs)]
-        words += ["--options.head_epochs", str(head_epochs), "--batch_size", str(batch_size)]
+        words += ["--options.head_epochs", str(head_run or head_epochs), "--batch_size", str(batch_size)]
         words += ["--evaluate_every", str(evaluate_every), "--out", f"{runs}/student", "--cache", f"{runs}/cache"]
         run(words, limit - (time.monotonic() - began))
     results.keep("pipeline", told(runs / "student", {"head": head_epochs, "student": epochs}))
