@@ -53,7 +53,8 @@ def measure(found: list[Variant], setting: Setting, rounds: int, untimed: int, s
                 turn, row = worker.turn(untimed, steps), values[worker.name]
                 row["rounds_s"].append(turn["seconds"])
                 row["peak_mib"] = max(row["peak_mib"], turn["peak_mib"])
-            console.print(f"round {done + 1} of {rounds}", style="dim")
+            told = ", ".join(f"{worker.name} {1000 * values[worker.name]['rounds_s'][-1]:.1f}" for worker in workers)
+            console.print(f"round {done + 1} of {rounds}, ms: {told}", style="dim")
     return summary(values, setting.batch_size)
 
 
@@ -91,6 +92,7 @@ def main(
     workers: int = 0,
     compiled: bool = False,
     peer: bool = True,
+    only: tuple[str, ...] | None = None,
     images: int = 50_000,
     classes: int = 100,
     out: Path | None = None,
@@ -109,6 +111,7 @@ def main(
             process. Workers run ahead of the clock by two batches each, so give `steps` well above that.
         compiled: measure ours compiled as well.
         peer: measure torchdistill, where it is installed.
+        only: names of the variants to measure, as the tables have them; all where it is not given.
         images: size of the data set of random 3x32x32 images.
         classes: number of classes.
         out: the JSON file; results/step-DEVICE.json of this repository where it is not given.
@@ -125,6 +128,7 @@ def main(
         "workers": workers,
         "compiled": compiled,
         "peer": peer,
+        "only": only and list(only),
         "images": images,
         "classes": classes,
     }
@@ -135,6 +139,7 @@ def main(
             teacher, student = pair.split(":")
             setting = Setting(teacher, student, batch_size, images, classes, device, threads, workers=workers)
             variants = compared(setting, compiled, peer and find_spec("torchdistill") is not None)
+            variants = [one for one in variants if only is None or one.name in only]
             measured = measure(variants, setting, rounds, untimed, steps)
             if all("failed" in row for row in measured.values()):  # not kept: it is tried again by the next call
                 sys.exit(f"{pair}: every variant failed; {next(iter(measured.values()))['failed']}")
