@@ -30,6 +30,12 @@ class WithViews(nn.Module):
         return losses
 
 
+def backward(losses: Losses) -> Losses:
+    """Adds the gradients."""
+    torch.autograd.backward(losses.total)
+    return losses
+
+
 def inside_and_outside(
     pair: tuple[str, str], device: str, threads: int, batch_size: int, untimed: int, timed: int
 ) -> dict[str, list[float]]:
@@ -47,7 +53,7 @@ def inside_and_outside(
         top, left = sent(torch.randint(0, 9, (2, size, 4), generator=generator), torch.device(device))
         index = inside.order[inside.steps % len(inside.order)]
         batch = Batch(torch.empty(0, device=device), inside.data.labels[index], index, index, index[0].float(), {})
-        inside.run = lambda made: whole(inside.data.pixels[index], flipped, top, left, made)
+        inside.advance.gradients = lambda made: backward(whole(inside.data.pixels[index], flipped, top, left, made))
         inside.train(batch)
 
     found: dict[str, list[float]] = {OUTSIDE: [], INSIDE: []}

@@ -15,9 +15,11 @@ from sskd.models.fold import inference_copy
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
 from sskd.seeds import generator_at, mix
+from sskd.train.advance import advance_of
+from sskd.train.averaging import Averaging
 from sskd.train.meters import Meter
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Losses, Step, place, runner
+from sskd.train.step import Execution, Losses, Step, place
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch
 from sskd.views.rotations import rotated
@@ -75,9 +77,9 @@ class Ours:
         self.stage = self.plan.stages[-1]
         self.step = Step(self.stage, self.student, self.teacher, execution)
         self._enter({name: term for name, (_, term) in self.stage.loss.items()})
-        self.run = runner(self.step, execution)
         trained = [p for p in self.step.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(trained, self.stage.optim)
+        optimizer, averaging = build_optimizer(trained, self.stage.optim), Averaging(trained, self.step.world)
+        self.advance, self.rate = advance_of(self.step, optimizer, averaging), lr
         self.order = epoch_order(len(data.labels), batch_size, (0,)).to(device)
         self.steps = 0
 
@@ -106,10 +108,7 @@ class Ours:
     def train(self, batch: Batch) -> Losses:
         """Everything that the loop does with a batch."""
         torch.manual_seed(mix(0, "student", 0, self.steps, "dropout"))
-        losses: Losses = self.run(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        losses = self.advance(batch, self.rate)
         self.meter.update({"total": losses.total, **losses.terms, **losses.watched}, self.steps)
         self.steps += 1
         return losses

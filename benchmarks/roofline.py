@@ -25,7 +25,8 @@ from benchmarks.ours import Ours, random_data
 from benchmarks.results import RESULTS, Results, quartiles
 from benchmarks.tables import markdown, roofline_table
 from benchmarks.variants import FROZEN_RATE, has_bf16
-from benchmarks.worker import WARM, seconds, wait
+from benchmarks.worker import seconds, wait
+from sskd.train.advance import WARM
 from sskd.train.step import Execution, Precision
 
 KINDS = {"conv": "convolutions", "batch_norm": "batch norms", "mm": "linear layers and similarity"}
@@ -108,10 +109,9 @@ def profiled(step: Ours, device: str, steps: int) -> dict[str, float]:
 
 
 def replayed(pair: tuple[str, str], execution: Execution, batch_size: int, rounds: int) -> dict[str, Any]:
-    """The same step compiled and replayed as CUDA graphs: its time, and for how much of it the GPU computes."""
+    """The same step compiled and replayed as one CUDA graph: its time, and for how much of it the GPU computes."""
     data, info = random_data(1024, 100)
-    graphs = replace(execution, compiled=True, graphs=True)
-    step = Ours(*pair, data, info, batch_size, graphs, FROZEN_RATE)
+    step = Ours(*pair, data, info, batch_size, replace(execution, compiled=True, captured=True), FROZEN_RATE)
     for _ in range(WARM + 1):
         step()
     times = quartiles([1000 * seconds(step, REPLAYS, execution.device) for _ in range(rounds)])

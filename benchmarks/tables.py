@@ -141,13 +141,13 @@ def roofline_table(report: dict[str, Any]) -> list[Lines]:
 
 
 def _replayed(found: dict[str, Any]) -> str:
-    """The step as CUDA graphs, which a GPU's is run as."""
+    """The step as a CUDA graph, which a GPU's is run as."""
     if "replayed" not in found:
         return ""
     times, kernels = found["replayed"]["ms_per_step"], found["replayed"]["kernels_ms"]
     return (
-        f"Compiled, as CUDA graphs: {spread(times, 2)} ms per step, {found['bound_ms'] / times[1]:.0%} of the roofline "
-        f"of the unfused step; the GPU computes for {kernels:.2f} ms of it. "
+        f"Compiled, as one CUDA graph: {spread(times, 2)} ms per step, {found['bound_ms'] / times[1]:.0%} of the "
+        f"roofline of the unfused step; the GPU computes for {kernels:.2f} ms of it. "
     )
 
 

@@ -127,16 +127,21 @@ def has_bf16(device: str) -> bool:
 
 
 def executions(device: str, threads: int, compiled: bool) -> list[Execution]:
-    """Ours: the memory format, then bf16 where there is such a thing, the teacher folded, compiled if asked for."""
+    """Ours: the memory format, then bf16 where there is such a thing, the teacher folded; on a GPU the best of each
+    precision as one CUDA graph; compiled if asked for.
+    """
     plain = Execution(device, threads=threads)
     last = replace(plain, channels_last=True)
     found = [plain, last, replace(last, folded=True)]
     if has_bf16(device):
         found += [replace(last, precision="bf16"), replace(last, precision="bf16", folded=True)]
-    if not compiled:
-        return found
-    built = replace(found[-1], compiled=True)  # of the best precision alone: compiling takes minutes
-    return [*found, built, *([replace(built, graphs=True)] if device.startswith("cuda") else [])]
+    best, on_gpu = found[-1], device.startswith("cuda")
+    if on_gpu:
+        found += [replace(one, captured=True) for one in (found[2], best)]
+    if compiled:  # the best precision alone: compiling takes minutes
+        built = replace(best, compiled=True)
+        found += [replace(built, graphs=True), replace(built, captured=True)] if on_gpu else [built]
+    return found
 
 
 def compared(setting: Setting, compiled: bool, peer: bool) -> list[Variant]:

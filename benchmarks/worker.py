@@ -6,7 +6,6 @@ Between turns it waits for its pipe, and takes no processor time from the others
 import ctypes
 import multiprocessing
 import time
-import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,8 +14,8 @@ from types import TracebackType
 import torch
 
 from benchmarks.variants import Setting, Variant, build
+from sskd.train.advance import WARM, synchronisations
 
-WARM = 3  # steps before waits are counted: CUDA graphs are recorded in the second
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # Each process is forked from one that has imported everything and computed nothing: that takes no seconds.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -92,18 +91,6 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
         took = seconds(running.step, steps, setting.device)
         running.stop()
         pipe.send({"seconds": took, **memory(setting.device)})
-
-
-def synchronisations(step: Callable[[], object]) -> int:
-    """How often the host waits for the GPU within one step."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message) for one in caught)
 
 
 def memory(device: str, reset: bool = False) -> dict[str, float]:

@@ -7,13 +7,13 @@ import torch
 
 from sskd.methods import METHODS
 from sskd.train import choose
-from sskd.train.choose import candidates, fastest, title
+from sskd.train.choose import Timed, candidates, fastest, title
 from sskd.train.step import Execution
 from tests.trainers import build
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, seconds: dict[tuple[str, int], float], vary: bool) -> tuple[Execution, Any]:
-    monkeypatch.setattr(choose, "time_step", lambda option, *_: seconds[option.precision, option.threads])
+    monkeypatch.setattr(choose, "time_step", lambda option, *_: Timed(seconds[option.precision, option.threads], 1.0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     options = candidates(Execution(threads=2), "auto", True)

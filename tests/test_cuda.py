@@ -1,8 +1,8 @@
 """On a GPU: methods compute what they do on the CPU, graphs replay the eager step, and the host never waits."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,17 +14,31 @@ from torch.utils._pytree import tree_map
 from sskd.memory import peak_memory
 from sskd.methods import METHODS
 from sskd.methods.plan import Plan
+from sskd.train.advance import advance_of, synchronisations
 from sskd.train.averaging import Averaging
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
 from sskd.train.meters import Part
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution
-from tests.trainers import ASKING, SIZE, TRANSFORMED, Kept, bank, batch_at, build, steps_of
+from tests.trainers import ASKING, SIZE, TRANSFORMED, Kept, bank, batch_at, build, rounded, steps_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 GPU = Execution("cuda", "fp64")
+COMPILED = replace(GPU, compiled=True)
+WAYS = {
+    "eager": GPU,
+    "compiled": COMPILED,
+    "compiled, CUDA graphs": replace(COMPILED, graphs=True),
+    "one CUDA graph": replace(GPU, captured=True),
+    "compiled, one CUDA graph": replace(COMPILED, captured=True),
+}
 ALL = {**METHODS, "bank": bank, **ASKING, **TRANSFORMED}
+
+
+@pytest.fixture(autouse=True)
+def one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded(monkeypatch)
 
 
 def gradients(method: Callable[..., Plan], execution: Execution) -> Iterator[dict[str, Tensor]]:
@@ -52,14 +66,15 @@ def trained(execution: Execution, state: dict[str, Any] | None = None, **changed
     return kept
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "CUDA graphs"])
-def test_compiled_runs_are_eager_runs(graphs: bool) -> None:
-    """From the first stage to the last, in float64, with no graph but the first of each stage."""
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_run_is_the_eager_run(way: Execution) -> None:
+    """From the first stage to the last, in float64; compiled, with no graph but the first of each stage."""
     expected = trained(GPU)
     torch.compiler.reset()
     counters.clear()
-    found = trained(replace(GPU, compiled=True, graphs=graphs))
-    assert counters["stats"]["unique_graphs"] == 2  # one for the head, one for the student
+    found = trained(way)
+    assert found.notes == expected.notes  # nothing was refused
+    assert counters["stats"]["unique_graphs"] == (2 if way.compiled else 0)  # the head, the student
     assert not counters["graph_break"] and not counters["recompiles"]
     for one, other in zip(expected.records, found.records, strict=True):
         for key, value in one["loss"].items():
@@ -79,37 +94,31 @@ def test_a_run_goes_on_from_its_checkpoint() -> None:
 
 
 def waits(execution: Execution, batch_size: int) -> list[int]:
-    """How often the host waits for the GPU in an epoch of each stage, after one to warm up."""
+    """How often the host waits for the GPU in an epoch of each stage, after those to warm up."""
     trainer, found = build(METHODS["sskd"], execution=execution, schedule=Schedule(batch_size, 0)), list[int]()
     for run, step, parameters in steps_of(trainer):
-        compute, averaging = gradients_of(step), Averaging(parameters, trainer.world)
-        given = (step, compute, averaging, build_optimizer(parameters, run.stage.optim))
-        for epoch in range(4):  # graphs are recorded in the second step of each shape
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                torch.cuda.set_sync_debug_mode("warn")
-                try:
-                    run._epoch(*given, epoch, Part())
-                finally:
-                    torch.cuda.set_sync_debug_mode("default")
-        found.append(sum("synchroniz" in str(one.message) for one in caught))
+        optimizer, averaging = build_optimizer(parameters, run.stage.optim), Averaging(parameters, trainer.world)
+        advance = advance_of(step, optimizer, averaging)
+        for epoch in range(3):  # of two steps or more: graphs are recorded in the fourth
+            run._epoch(advance, epoch, Part())
+        found.append(synchronisations(partial(run._epoch, advance, 3, Part())))
+        assert not advance.refused
     return found
 
 
-@pytest.mark.parametrize("graphs", [False, True], ids=["eager", "CUDA graphs"])
-def test_the_host_never_waits_within_an_epoch(graphs: bool) -> None:
-    """It does at the epoch's end, when the meters are read: four times the steps, and no wait more."""
-    execution = Execution("cuda", compiled=graphs, graphs=graphs)
-    few = waits(execution, SIZE)
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_host_never_waits_within_an_epoch(way: Execution) -> None:
+    """It does at the epoch's end, when the meters are read: three times the steps, and no wait more."""
+    few = waits(way, SIZE)
     torch.compiler.reset()
-    assert waits(execution, SIZE // 3) == few and all(few)
+    assert waits(way, SIZE // 3) == few and all(few)
 
 
-def test_half_precision_and_the_folded_teacher_run_in_graphs() -> None:
-    """As a long run on a GPU ends up running: the losses are near those of float32."""
+def test_half_precision_in_one_graph() -> None:
+    """As a long run on a GPU is run: the losses are near those of float32."""
     torch.compiler.reset()
     plain = trained(Execution("cuda"))
-    fast = trained(Execution("cuda", "bf16", channels_last=True, compiled=True, graphs=True))
+    fast = trained(Execution("cuda", "bf16", channels_last=True, compiled=True, captured=True))
     for one, other in zip(plain.records, fast.records, strict=True):
         assert other["loss"]["total"] == pytest.approx(one["loss"]["total"], rel=0.1)
     assert peak_memory("cuda") > 0

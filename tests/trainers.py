@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -20,8 +21,10 @@ from sskd.methods.parts import CrossEntropy
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
+from sskd.train import loop
 from sskd.train.distributed import World
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
+from sskd.train.optim import learning_rate
 from sskd.train.protocols import Record
 from sskd.train.step import Execution, Step
 from sskd.views.pretext import Batch, Plain
@@ -80,6 +83,7 @@ class Kept:
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.state, self.saved, self.records = state, list[dict[str, Any]](), list[Record]()
+        self.notes = list[str]()
 
     def load(self) -> dict[str, Any] | None:
         return self.state
@@ -106,7 +110,7 @@ class Kept:
         pass
 
     def note(self, text: str) -> None:
-        pass
+        self.notes.append(text)
 
 
 def build(
@@ -148,6 +152,11 @@ def batch_at(run: StageRun, i: int) -> Batch:
     """The i-th batch. To be made when its turn has come: what a term draws may depend on the steps before."""
     cut, generator = next(iter(run.feed.epoch(SIZE, run.trainer.plan.views.views, (i,))))
     return run.batch(cut, generator, i)
+
+
+def rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning rates to float32, as which a CUDA graph reads them: runs in float64 would part in the eighth digit."""
+    monkeypatch.setattr(loop, "learning_rate", lambda *given: float(torch.tensor(learning_rate(*given))))
 
 
 def states(run: StageRun) -> dict[str, dict[str, Tensor]]:

@@ -132,7 +132,7 @@ def _conditions(checked: Checked, execution: Execution) -> list[str]:
     size = min(stage.images // stage.steps for stage in found)
     sampled = f" (sampled with {fewest} or more of them)" if fewest < size else ""
     said = [
-        f"Steps of {size} images{sampled} on {execution.device}, {threads}, {title(execution)}, eager. The most "
+        f"Steps of {size} images{sampled} on {execution.device}, {threads}, {title(execution)}, not compiled. The most "
         f"memory held while measuring: {checked.peak_mib:,} MiB{', for so many images' if sampled else ''}."
     ]
     for one in dict.fromkeys(stage.decoding for stage in found if stage.decoding):

@@ -16,6 +16,7 @@ from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Plan
 from sskd.train.choose import time_step
+from sskd.train.distributed import launched
 from sskd.train.step import Execution, Precision
 
 
@@ -79,10 +80,12 @@ def _execution(job: Job) -> Execution:
     training, device = job.training, pick_device(job.training.device)
     usual: Precision = "bf16" if device.startswith("cuda") else "fp32"
     precision = usual if training.precision == "auto" else training.precision
+    whole = device.startswith("cuda") and launched().size == 1 and not (training.micro_batch or training.recompute)
     return Execution(
         device,
         precision,
         training.channels_last is not False,
+        captured=whole,
         micro_batch=training.micro_batch,
         recompute=training.recompute,
         threads=torch.get_num_threads(),
@@ -136,7 +139,7 @@ def _measured(
 
     def seconds(count: int, evaluating: bool) -> float:
         given = (execution, parts.student, parts.teacher, plan, count, images)
-        return time_step(*given, repeats=1, which=which, evaluating=evaluating)
+        return time_step(*given, repeats=1, which=which, evaluating=evaluating).seconds
 
     step, evaluated = stepping(seconds, size), sum(len(one) for one in parts.splits.evaluation.values())
     training = job.training

@@ -77,7 +77,7 @@ def _with_less_memory(execution: Execution, training: Training, before: Mapping[
     now = asked(training)
     execution = replace(execution, **{name: now[name] for name in now if now[name] != before.get(name, now[name])})
     in_pieces = execution.micro_batch or execution.recompute
-    return replace(execution, compiled=False, graphs=False) if in_pieces else execution
+    return execution.eager if in_pieces else execution
 
 
 def _in_pieces(training: Training) -> str:
@@ -94,6 +94,7 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     training, images = job.training, len(parts.splits.train)
     base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
     base, parted = replace(base, micro_batch=training.micro_batch, recompute=training.recompute), _in_pieces(training)
+    base = replace(base, captured=device.startswith("cuda") and launched().size == 1 and not parted)
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
@@ -123,7 +124,7 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
         best = replace(best, compiled=has_compiler())
         said = "" if best.compiled else "There is no C++ compiler on this machine, so the step is not compiled."
     threads = f"{best.threads} thread{'' if best.threads == 1 else 's'}"
-    display.note(f"{device}, {threads}: {title(best)}" + (f" (an eager step: {others})" if others else ""))
+    display.note(f"{device}, {threads}: {title(best)}" + (f" (a step: {others})" if others else ""))
     if said:
         display.note(said)
     return best, timed

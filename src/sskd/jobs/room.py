@@ -79,7 +79,7 @@ def smaller(job: Job, parts: Assembled, execution: Execution, failed: NoRoom, di
             f"else takes memory now. The same command with --micro_batch {size} goes on from the last checkpoint."
         )
     while size:
-        less = replace(execution, micro_batch=size, compiled=False, graphs=False)
+        less = replace(execution.eager, micro_batch=size)
         if not isinstance(with_room(partial(stepped, less, job, parts)), NoRoom):
             display.note(_from_here(told, size))
             return less
@@ -107,7 +107,7 @@ def fitting(job: Job, parts: Assembled, trainer: Trainer, display: Display) -> E
         size = (execution.micro_batch or batch) // 2
         if not size:
             raise UserError(f"{told}. {NOTHING}")
-        execution = replace(execution, micro_batch=size, compiled=False, graphs=False)
+        execution = replace(execution.eager, micro_batch=size)
     if told:
         display.note(_from_here(told, execution.micro_batch))
     return execution

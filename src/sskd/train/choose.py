@@ -1,12 +1,13 @@
 """Which execution is fastest here: measured once per run, then written down and kept."""
 
 import copy
+import math
 import os
 import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -14,7 +15,8 @@ from sskd.memory import all_sent
 from sskd.methods.plan import Plan, Stage
 from sskd.models.fold import inference_copy
 from sskd.models.network import Network
-from sskd.train.gradients import gradients_of
+from sskd.train.advance import WARM, advance_of
+from sskd.train.averaging import Averaging
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Precision, Step, place
 from sskd.views.pretext import Batch
@@ -40,17 +42,23 @@ def fastest(
     repeats: int = 3,
     vary_threads: bool = False,
 ) -> tuple[Execution, dict[str, float]]:
-    """Time the last stage's training step, eager, under each execution, on copies and dummy images.
+    """Time the last stage's training step under each execution, on copies and dummy images.
 
     `vary_threads`: try the best with one thread too, and take that if it is clearly faster: where other processes
     keep the cores busy, threads that wait for each other are many times slower than one.
 
+    A captured step that comes to another loss than the eager one is not taken.
+
     Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
     """
     seconds: dict[Execution, float] = {}
+    given = (student, teacher, plan, batch_size, image_shape)
 
     def measure(option: Execution) -> None:
-        seconds[option] = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
+        found = time_step(option, *given, repeats)
+        if option.captured and not math.isclose(found.loss, time_step(option.eager, *given, 1).loss, rel_tol=NEAR):
+            option, found = option.eager, time_step(option.eager, *given, repeats)
+        seconds[option] = found.seconds
 
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
@@ -67,6 +75,7 @@ def fastest(
     return best, {name: round(value, 4) for name, value in named.items()}
 
 
+NEAR = 0.25  # as a share: losses of one step that differ by more are not rounded (or dropped out) otherwise, but wrong
 GAIN = 0.97  # a compiled step is kept where it takes no more than this share of the eager one's time
 
 
@@ -79,17 +88,24 @@ def compiled(
     image_shape: tuple[int, int, int],
     repeats: int = 5,
 ) -> tuple[Execution, dict[str, float], str]:
-    """Compile the last stage's step, on a CUDA device also as CUDA graphs, and keep what is clearly fastest.
+    """Compile the last stage's step, and keep what is clearly fastest.
+
+    On a CUDA device a step that is not captured as a whole may have its passes replayed as CUDA graphs.
 
     Returns the execution, the seconds per step of each, and why a variant could not be measured, if one could not.
     """
     options = [eager, replace(eager, compiled=True)]
-    options += [replace(eager, compiled=True, graphs=True)] if eager.device.startswith("cuda") else []
-    seconds, failed = dict[Execution, float](), ""
+    passes = eager.device.startswith("cuda") and not eager.captured
+    options += [replace(eager, compiled=True, graphs=True)] if passes else []
+    seconds, failed, loss = dict[Execution, float](), "", 0.0
     with torch.random.fork_rng(devices=[]):
         for option in options:
             try:
-                seconds[option] = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
+                found = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
+                loss = found.loss if option is eager else loss
+                if option is not eager and not math.isclose(found.loss, loss, rel_tol=NEAR):
+                    raise ArithmeticError
+                seconds[option] = found.seconds
             except Exception as error:  # compilers fail in many ways; eager is always there
                 if option is eager:
                     raise
@@ -110,7 +126,15 @@ def title(execution: Execution) -> str:
     parts = [execution.precision, "channels_last" if execution.channels_last else "contiguous"]
     parts += ["folded"] if execution.folded else []
     parts += ["compiled"] if execution.compiled else []
-    return " ".join([*parts, "CUDA graphs"] if execution.graphs else parts)
+    parts += ["CUDA graphs"] if execution.graphs else []
+    return " ".join([*parts, "one CUDA graph"] if execution.captured else parts)
+
+
+class Timed(NamedTuple):
+    """What a step takes, and the loss (0 where it was an evaluation) that it came to."""
+
+    seconds: float
+    loss: float
 
 
 def time_step(
@@ -123,8 +147,8 @@ def time_step(
     repeats: int,
     which: int = -1,
     evaluating: bool = False,
-) -> float:
-    """The least of the seconds that steps of a stage take, on copies and dummy images, after one to warm up.
+) -> Timed:
+    """The least of the seconds that steps of a stage take, on copies and dummy images, after those to warm up.
 
     `evaluating`: of its measurements, instead.
     """
@@ -138,22 +162,18 @@ def time_step(
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains and not evaluating)
     step = Step(stage, student, teacher, execution)
-    gradients = gradients_of(step)
     trained = [p for name in stage.trains for p in named[name].parameters()]
-    optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
+    advance = advance_of(step, build_optimizer(trained, replace(stage.optim, lr=0.0)), Averaging(trained, step.world))
     batch = dummy_batch(plan.views.views, stage, batch_size, image_shape, execution)
-    timed = []
-    for _ in range(repeats + 1):  # the first is the warm-up
+    timed, warm, loss = list[float](), WARM + 1 if execution.captured and not evaluating else 1, 0.0
+    for _ in range(repeats + warm):
         began = time.perf_counter()
         if evaluating:
             sum(step.measure(batch).values(), torch.zeros(())).item()
         else:
-            optimizer.zero_grad(set_to_none=True)
-            losses = gradients(batch)
-            optimizer.step()
-            losses.total.item()
+            loss = advance(batch, 0.0).total.item()
         timed.append(time.perf_counter() - began)
-    return min(timed[1:])
+    return Timed(min(timed[warm:]), loss)
 
 
 def dummy_batch(

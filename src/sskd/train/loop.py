@@ -16,10 +16,10 @@ from sskd.methods.plan import Plan, Stage
 from sskd.models.checkpoints import load_state
 from sskd.models.network import Network
 from sskd.seeds import mix
+from sskd.train.advance import Advance, advance_of
 from sskd.train.averaging import Averaging
 from sskd.train.distributed import World
 from sskd.train.evaluate import evaluated
-from sskd.train.gradients import Gradients, gradients_of
 from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
@@ -146,7 +146,6 @@ class StageRun:
         return True
 
     def _train(self, step: Step, state: dict[str, Any] | None) -> None:
-        gradients = gradients_of(step)
         trained = self.enter()
         step.known, looked = remembered(self, step), Looked(self, step)
         parameters = [p for module in trained for p in module.parameters()]
@@ -154,9 +153,13 @@ class StageRun:
         averaging = Averaging(parameters, self.trainer.world)
         first, part = self._restore(state, optimizer) if state else (0, Part())
         self.trainer.world.spread(self.modules.values())
-        every = self.trainer.schedule.evaluate_every
+        advance = advance_of(step, optimizer, averaging)
+        every, told = self.trainer.schedule.evaluate_every, ""
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(step, gradients, averaging, optimizer, epoch, part)
+            record = self._epoch(advance, epoch, part)
+            if advance.refused and not told:
+                told = f"{self.stage.name}: no CUDA graph was made of a step: {advance.refused}."
+                self.trainer.listener.note(told)
             part = Part()
             if (epoch + 1) % every == 0 or epoch + 1 == self.stage.epochs:
                 began = time.perf_counter()
@@ -176,15 +179,7 @@ class StageRun:
             module.requires_grad_(False).eval()
         return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
 
-    def _epoch(
-        self,
-        step: Step,
-        gradients: Gradients,
-        averaging: Averaging,
-        optimizer: torch.optim.Optimizer,
-        epoch: int,
-        part: Part,
-    ) -> Record:
+    def _epoch(self, advance: Advance, epoch: int, part: Part) -> Record:
         schedule, world = self.trainer.schedule, self.trainer.world
         address = (self.seed, self.stage.name, epoch)
         own = () if world.first else (world.share.rank,)  # else processes would drop the same of other images
@@ -195,29 +190,22 @@ class StageRun:
         before, rate, images, computed = part.seconds, 0.0, 0, time.process_time()
         for i, (cut, generator) in enumerate(batches, part.steps):
             rate = learning_rate(self.stage.optim, (epoch + i / steps) / self.stage.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             torch.manual_seed(mix(*address, i, "dropout", *own))
-            batch = self.batch(cut, generator, epoch)
-            optimizer.zero_grad(set_to_none=True)
-            losses = gradients(batch)
-            averaging()
-            optimizer.step()
-            step.update(losses, batch)
+            losses = advance(self.batch(cut, generator, epoch), rate)
             measured = {"total": losses.total, **losses.terms, **losses.watched}
             part.meter.update(measured, epoch * steps + i, len(cut.labels))
             part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.whole)
             # Clocks differ: several processes look after as many steps.
             if part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL:
                 looked = time.perf_counter()
-                averaging.look()
+                advance.averaging.look()
                 part.meter.check(self.stage.name)
                 self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, part.steps / steps)
                 if world.agreed(looked - saved > schedule.checkpoint_every) and part.steps < steps:
                     saved = looked
                     world.average_statistics(self.modules)
                     part.meter = world.collected(part.meter, self.device)
-                    self.trainer.keeper.save(self._state(epoch, part, optimizer))
+                    self.trainer.keeper.save(self._state(epoch, part, advance.optimizer))
         part.meter = world.collected(part.meter, self.device)
         part.meter.check(self.stage.name)
         means, seconds = part.meter.read(), before + time.perf_counter() - began

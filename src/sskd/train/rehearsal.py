@@ -40,7 +40,6 @@ def rehearse(trainer: Trainer, execution: Execution, batch_size: int, image_shap
         RuntimeError, MemoryError: memory ran out, among others.
     """
     world = Imagined(trainer.world.share, trainer.world.relations, trainer.world.batch_norm)
-    eager = replace(execution, compiled=False, graphs=False)
     # In evaluation each process is given whole batches.
     evaluated = max(batch_size, *(images_at_once(trainer, feed) for feed in trainer.data.evaluation.values()))
     cuda = [torch.device(execution.device)] if execution.device.startswith("cuda") else []
@@ -48,7 +47,7 @@ def rehearse(trainer: Trainer, execution: Execution, batch_size: int, image_shap
         for which in range(len(trainer.plan.stages)):
             # One copy of everything: terms hold modules of the plan, and must hold the copies.
             copied = copy.deepcopy((trainer.student, trainer.teacher, trainer.plan))
-            _stage(copied, which, world, eager, (batch_size, evaluated), image_shape)
+            _stage(copied, which, world, execution.eager, (batch_size, evaluated), image_shape)
 
 
 def _stage(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -30,11 +30,17 @@ class Execution:
     precision: Precision = "fp32"  # bf16: networks under autocast, weights and losses stay fp32
     channels_last: bool = False
     compiled: bool = False
-    graphs: bool = False  # compiled, and replayed as CUDA graphs
+    graphs: bool = False  # compiled, and the passes replayed as CUDA graphs
+    captured: bool = False  # the whole step, optimiser and all, replayed as one CUDA graph
     micro_batch: int = 0  # images that are run at a time; 0: the whole batch of this process
     recompute: bool = False  # the student's blocks run again in the backward pass, to keep less in memory
     threads: int = 1
     folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
+
+    @property
+    def eager(self) -> "Execution":
+        """The same, operation by operation."""
+        return replace(self, compiled=False, graphs=False, captured=False)
 
 
 class Losses(NamedTuple):

@@ -1,0 +1,127 @@
+"""From a batch to changed weights: operation by operation, or all of it as one CUDA graph."""
+
+import gc
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from sskd.train.averaging import Averaging
+from sskd.train.gradients import gradients_of
+from sskd.train.step import Losses, Step
+from sskd.views.pretext import Batch
+
+WARM = 3  # steps before the capture: kernels are chosen and compiled, momentum comes into being
+
+
+class Advance:
+    """One step of training: gradients, their mean over processes, the optimiser, and what terms remember.
+
+    Calling it with a batch and a learning rate returns what was measured. It may be overwritten by the next call.
+    """
+
+    refused = ""  # why steps are not captured, where that was asked for and cannot be
+
+    def __init__(self, step: Step, optimizer: torch.optim.Optimizer, averaging: Averaging) -> None:
+        self.step, self.optimizer, self.averaging = step, optimizer, averaging
+        self.gradients = gradients_of(step)
+
+    def __call__(self, batch: Batch, rate: float) -> Losses:
+        """See the class."""
+        return self.at(rate, batch)
+
+    def at(self, rate: float | Tensor, batch: Batch) -> Losses:
+        """Operation by operation."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self.gradients(batch)
+        self.averaging()
+        self.optimizer.step()
+        self.step.update(losses, batch)
+        return losses
+
+
+class Captured(Advance):
+    """The same, recorded once as a CUDA graph and then replayed: the host does next to nothing for a step.
+
+    Small networks keep a GPU waiting for the host, which starts a thousand kernels for each step. The first steps are
+    ordinary ones, on a stream of their own; where the host waits for the GPU within them, as some decompositions make
+    it, a step cannot be captured, and all that follow are ordinary ones too.
+    """
+
+    def __init__(self, step: Step, optimizer: torch.optim.Optimizer, averaging: Averaging) -> None:
+        super().__init__(step, optimizer, averaging)
+        self._stream = torch.cuda.Stream(step.execution.device)  # type: ignore[no-untyped-call]
+        self._rate = torch.zeros(
+            (), device=step.execution.device
+        )  # read by the kernels: a graph's numbers never change
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._batch: Batch | None = None  # of one place in memory, which graphs and compiled steps rely on
+        self._losses: Losses | None = None
+        self._done = 0
+
+    def __call__(self, batch: Batch, rate: float) -> Losses:
+        """See the class."""
+        if self.refused:
+            return self.at(rate, batch)
+        if self._batch is None:
+            self._batch = tree_map(lambda value: value.clone(memory_format=torch.contiguous_format), batch)
+        for kept, value in zip(tree_leaves(self._batch), tree_leaves(batch), strict=True):
+            kept.copy_(value, non_blocking=True)
+        self._rate.fill_(rate)
+        if self._graph is None and self._done < WARM:
+            return self._aside(self._batch)
+        if self._graph is None:
+            self._capture(self._batch)
+        if self._graph is None or self._losses is None:
+            return self.at(rate, batch)
+        self._graph.replay()
+        return self._losses
+
+    def _aside(self, batch: Batch) -> Losses:
+        """An ordinary step on the stream of the capture; the last one is watched."""
+        self._done += 1
+        here, found = torch.cuda.current_stream(self._stream.device), list[Losses]()
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
+            if self._done < WARM:
+                found.append(self.at(self._rate, batch))
+            elif synchronisations(lambda: found.append(self.at(self._rate, batch))):
+                self.refused = "the host waits for the GPU within a step"
+        here.wait_stream(self._stream)
+        return found[0]
+
+    def _capture(self, batch: Batch) -> None:
+        """Records a step, and runs nothing."""
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._stream.device)
+        gc.collect()  # graphs of a stage before, say, which cannot be destroyed meanwhile
+        try:
+            # Other threads, which bring the next batches, are free to do what they like.
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                losses = self.at(self._rate, batch)
+        except RuntimeError as error:
+            torch.cuda.set_stream(here)
+            self.refused = " ".join(str(error).split())[:160]
+            return
+        self._graph, self._losses = graph, tree_map(torch.Tensor.detach, losses)
+
+
+def advance_of(step: Step, optimizer: torch.optim.Optimizer, averaging: Averaging) -> Advance:
+    """As the step's execution asks for. What several processes send is not captured."""
+    captured = step.execution.captured and step.world.size == 1
+    return (Captured if captured else Advance)(step, optimizer, averaging)
+
+
+def synchronisations(work: Callable[[], object]) -> int:
+    """How often the host waits for the GPU while it does this."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing" in str(one.message) for one in caught)

@@ -1,0 +1,155 @@
+"""A step that is recorded and replayed, with a stand-in for the GPU; on a real one: tests/test_cuda.py."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from sskd.methods import METHODS
+from sskd.methods.plan import Plan
+from sskd.train import advance, choose
+from sskd.train.advance import WARM, Captured
+from sskd.train.choose import Timed, compiled, fastest, title
+from sskd.train.loop import Schedule, Trainer
+from sskd.train.step import Execution
+from tests.trainers import Kept, bank, build, rounded
+
+CAPTURED = Execution(precision="fp64", captured=True)
+NOTHING: Any = None
+
+
+class Stream:
+    """Of a GPU that does everything at once."""
+
+    device = "cpu"
+
+    def __init__(self, device: str) -> None:
+        pass
+
+    def wait_stream(self, other: object) -> None:
+        pass
+
+
+class Graph:
+    """Replays a step as a graph does: on the values that are in their places then."""
+
+    def __init__(self) -> None:
+        self.captured = next(one for one in ALIVE[::-1])
+        self.replayed = 0
+
+    def replay(self) -> None:
+        self.replayed += 1
+        one = self.captured
+        assert one._batch is not None and one._losses is not None
+        found = one.at(one._rate, one._batch)
+        for kept, value in zip(tree_leaves(one._losses), tree_leaves(found), strict=True):
+            kept.copy_(value.detach())
+
+
+ALIVE = list[Captured]()
+
+
+def state(one: Captured) -> list[Tensor]:
+    trained = [p for group in one.optimizer.param_groups for p in group["params"]]
+    groups = (trained, one.step.buffers(), tree_leaves(one.optimizer.state_dict()["state"]))
+    return [value for group in groups for value in group if isinstance(value, Tensor)]
+
+
+@contextmanager
+def recording(graph: Graph, **given: Any) -> Iterator[None]:
+    """What runs here leaves nothing behind, as what is recorded by a GPU is not run."""
+    before = copy.deepcopy([value.detach() for value in state(graph.captured)])
+    yield
+    with torch.no_grad():
+        for value, old in zip(state(graph.captured), before, strict=True):
+            value.copy_(old)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls to CUDA that a captured step makes."""
+    ALIVE.clear()
+    rounded(monkeypatch)
+    made = Captured.__init__
+
+    def remembered(self: Captured, *given: Any) -> None:
+        made(self, *given)
+        ALIVE.append(self)
+
+    def watched(work: Callable[[], object]) -> int:
+        work()
+        return 0
+
+    monkeypatch.setattr(Captured, "__init__", remembered)
+    monkeypatch.setattr(advance, "synchronisations", watched)
+    stand_ins = {"Stream": Stream, "CUDAGraph": Graph, "graph": recording}
+    stand_ins |= {"current_stream": Stream, "stream": lambda _: nullcontext(), "set_stream": lambda _: None}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+
+def trained(method: Callable[..., Plan], execution: Execution) -> tuple[Trainer, Kept]:
+    kept = Kept()
+    trainer = build(method, kept=kept, epochs=4, execution=execution, schedule=Schedule(4, 0))  # of three steps each
+    trainer.fit()
+    return trainer, kept
+
+
+@pytest.mark.parametrize("method", [METHODS["sskd"], METHODS["crd"], bank], ids=["sskd", "crd", "bank"])
+def test_a_replayed_run_is_the_ordinary_run(gpu: None, method: Callable[..., Plan]) -> None:
+    """Other batches, draws, rates and memories each time."""
+    _, expected = trained(method, replace(CAPTURED, captured=False))
+    trainer, found = trained(method, CAPTURED)
+    assert len(ALIVE) == len(trainer.plan.stages) and found.notes == expected.notes
+    for one, stage in zip(ALIVE, trainer.plan.stages, strict=True):
+        assert isinstance(one._graph, Graph) and one._graph.replayed == 3 * stage.epochs - WARM
+    for one_record, other in zip(expected.records, found.records, strict=True):
+        assert one_record["lr"] == other["lr"]
+        for key, value in one_record["loss"].items():
+            assert other["loss"][key] == pytest.approx(value, rel=1e-9), (one_record["stage"], one_record["epoch"], key)
+    for name, values in expected.saved[-1]["modules"].items():
+        for key, value in values.items():
+            torch.testing.assert_close(found.saved[-1]["modules"][name][key], value, rtol=1e-9, atol=1e-12, msg=key)
+
+
+def test_a_step_that_waits_is_not_recorded(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waiting(work: Callable[[], object]) -> int:
+        work()
+        return 2
+
+    monkeypatch.setattr(advance, "synchronisations", waiting)
+    _, expected = trained(METHODS["kd"], replace(CAPTURED, captured=False))
+    _, found = trained(METHODS["kd"], CAPTURED)
+    assert ALIVE[0]._graph is None
+    assert found.notes == ["student: no CUDA graph was made of a step: the host waits for the GPU within a step."]
+    assert found.records[-1]["loss"]["total"] == pytest.approx(expected.records[-1]["loss"]["total"], rel=1e-6)
+
+
+def test_a_recording_that_fails_costs_nothing(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def failing(graph: Graph, **given: Any) -> Iterator[None]:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", failing)
+    _, expected = trained(METHODS["kd"], replace(CAPTURED, captured=False))
+    _, found = trained(METHODS["kd"], CAPTURED)
+    assert "student: no CUDA graph was made of a step: operation not permitted when stream is capturing." in found.notes
+    assert found.records[-1]["loss"]["total"] == pytest.approx(expected.records[-1]["loss"]["total"], rel=1e-6)
+
+
+def test_what_comes_to_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as a graph nor compiled, however fast it is."""
+    wrong = {False: Timed(2.0, 3.0), True: Timed(0.1, 9.0)}
+    monkeypatch.setattr(choose, "time_step", lambda option, *_: wrong[option.captured or option.compiled])
+    eager = Execution("cuda", "bf16")
+    best, timed = fastest([replace(eager, captured=True)], NOTHING, None, NOTHING, 4, (3, 8, 8))
+    assert best == eager and timed == {title(eager): 2.0}
+    best, timed, failed = compiled(eager, NOTHING, None, NOTHING, 4, (3, 8, 8))
+    assert best == eager and timed == {title(eager): 2.0} and "failed: ArithmeticError" in failed
