@@ -16,15 +16,18 @@ from jsonargparse import auto_cli
 from benchmarks import growth, pipeline, roofline, step, whole
 
 # The order is that of importance: what is cut off by a limit is what can best be missed.
-PARTS = ("step", "roofline", "whole", "pipeline", "growth")
+PARTS = ("step", "whole", "roofline", "pairs", "pipeline", "growth")
 MAINS: dict[str, Callable[..., Any]] = {
     "step": step.main,
+    "pairs": step.main,
     "roofline": roofline.main,
     "pipeline": pipeline.main,
     "growth": growth.main,
 }
+TIMED: dict[str, Any] = {"rounds": 3, "steps": 20, "untimed": 5, "workers": 4, "compiled": True}
 LARGE: dict[str, dict[str, Any]] = {
-    "step": {"rounds": 5, "steps": 20, "untimed": 5, "workers": 4, "compiled": True},
+    "step": {"pairs": step.PAIRS[:1], **TIMED},
+    "pairs": {"pairs": step.PAIRS[1:], **TIMED},
     "roofline": {"side": 8192, "copied": 1 << 28, "rounds": 20},
     "whole": {},
     "pipeline": {"timed": 40, "untimed": 10, "workers": (0, 4, 8, 16), "compiled": True},
@@ -32,15 +35,17 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 MARGIN = 45.0  # seconds of a call: to import before its clock starts, to kill, to report
 SMALL = "cifar_resnet8"
+STEP: dict[str, Any] = {
+    "pairs": (f"{SMALL}:{SMALL}",),
+    "batch_size": 4,
+    "rounds": 1,
+    "images": 16,
+    "classes": 4,
+    "peer": False,
+}
 TINY: dict[str, dict[str, Any]] = {
-    "step": {
-        "pairs": (f"{SMALL}:{SMALL}",),
-        "batch_size": 4,
-        "rounds": 1,
-        "images": 16,
-        "classes": 4,
-        "peer": False,
-    },
+    "step": STEP,
+    "pairs": {**STEP, "only": ("as published, without input",)},
     "roofline": {"pairs": (f"{SMALL}:{SMALL}",), "batch_size": 4, "rounds": 1, "side": 64, "copied": 4096},
     "whole": {
         "teacher": SMALL,
@@ -77,6 +82,7 @@ TINY: dict[str, dict[str, Any]] = {
 def main(
     out: Path,
     data: str | None = None,
+    head_run: int | None = None,
     parts: tuple[str, ...] = PARTS,
     device: str = "cuda",
     threads: int | None = None,
@@ -88,6 +94,7 @@ def main(
     Args:
         out: the folder for the JSON files and, of the whole pipeline, the runs.
         data: CIFAR-100 as `sskd distill` takes it; without it the whole pipeline is left out.
+        head_run: epochs of the whole pipeline's head that are run, to tell it from a part; all where it is not given.
         parts: what to measure.
         device: cpu, cuda, cuda:1...
         threads: of torch; what torch chooses where it is not given.
@@ -114,7 +121,7 @@ def main(
         try:
             if part == "whole":
                 left = max(limit - (time.monotonic() - began) - MARGIN, 1.0)
-                whole.main(data=str(data), runs=out / "runs", limit=left, **usual, **given[part])
+                whole.main(data=str(data), runs=out / "runs", limit=left, head_run=head_run, **usual, **given[part])
                 unfinished += [] if student.exists() else [part]
             else:
                 MAINS[part](**usual, threads=threads, **given[part])

@@ -181,11 +181,11 @@ def test_what_fails_or_is_cut_off_does_not_end_the_rest(tmp_path: Path, monkeypa
 
     done, given = list[str](), {"device": "cpu", "tiny": True}
     monkeypatch.setattr(whole, "main", lambda **given: done.append("whole"))
-    mains = {name: (lambda name=name, **given: done.append(name)) for name in ("step", "pipeline", "growth")}
+    mains = {name: (lambda name=name, **given: done.append(name)) for name in ("step", "pairs", "pipeline", "growth")}
     monkeypatch.setattr(everything, "MAINS", {**mains, "roofline": fail})
-    with pytest.raises(SystemExit, match="not finished: roofline, whole"):
+    with pytest.raises(SystemExit, match="not finished: whole, roofline"):
         everything.main(tmp_path, data="few", **given)  # type: ignore[arg-type]
-    assert done == ["step", "whole", "pipeline", "growth"]
+    assert done == ["step", "whole", "pairs", "pipeline", "growth"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="sees no GPU here"):
         everything.main(tmp_path)
@@ -225,13 +225,13 @@ def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
     everything.main(tmp_path, device="cpu", threads=1, tiny=True)
     assert (tmp_path / "pipeline.json").read_bytes() == before
     files = sorted(path.name for path in tmp_path.glob("*.json"))
-    assert files == ["growth.json", "pipeline.json", "roofline.json", "step.json"]
+    assert files == ["growth.json", "pairs.json", "pipeline.json", "roofline.json", "step.json"]
     reports = [json.loads((tmp_path / name).read_text()) for name in files]
     for report in reports:
         tables = TABLES[report["benchmark"]](report)
         assert tables and all(len(row) == len(table.head) for table in tables for row in table.rows)
         assert report["commits"].keys() == report["parts"].keys()
-    growth, pipeline, roofline, _ = (report["parts"] for report in reports)
+    growth, _, pipeline, roofline, _ = (report["parts"] for report in reports)
     check_step(reports[-1])
     assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 1
     assert all(row["images_per_s"][1] > 0 for name, row in pipeline.items() if "ms" not in name)
