@@ -42,6 +42,7 @@ class Training:
         channels_last: memory format of images and weights; measured like precision where it is not given.
         compiled: compile the training step as one graph (torch.compile); where it is not given, runs that are long
             enough measure it and keep what is faster.
+        captured: on a GPU, one process: replay the whole training step as one CUDA graph, where it can be recorded.
         micro_batch: images of a process that are run at a time, where its part of a batch takes too much memory; the
             loss is still that of the whole batch. Batch norms then use the statistics of so many images. 0 for all.
         recompute: keep less in memory: the student's blocks keep their inputs alone and run again in the backward
@@ -75,6 +76,7 @@ class Training:
     precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
     channels_last: bool | None = None
     compiled: bool | None = None
+    captured: bool = True
     micro_batch: int = 0
     recompute: bool = False
     threads: int | None = None

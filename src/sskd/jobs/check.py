@@ -9,6 +9,7 @@ from sskd.errors import UserError
 from sskd.jobs.assemble import Prepared, planned, prepare
 from sskd.jobs.cost import Decoding, Hours, Stepping, decoding, hours, stepping
 from sskd.jobs.job import Job
+from sskd.jobs.machine import may_capture
 from sskd.jobs.teachers import pick_device
 from sskd.memory import peak_memory
 from sskd.methods import METHODS
@@ -16,7 +17,6 @@ from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Plan
 from sskd.train.choose import time_step
-from sskd.train.distributed import launched
 from sskd.train.step import Execution, Precision
 
 
@@ -80,12 +80,11 @@ def _execution(job: Job) -> Execution:
     training, device = job.training, pick_device(job.training.device)
     usual: Precision = "bf16" if device.startswith("cuda") else "fp32"
     precision = usual if training.precision == "auto" else training.precision
-    whole = device.startswith("cuda") and launched().size == 1 and not (training.micro_batch or training.recompute)
     return Execution(
         device,
         precision,
         training.channels_last is not False,
-        captured=whole,
+        captured=may_capture(training, device),
         micro_batch=training.micro_batch,
         recompute=training.recompute,
         threads=torch.get_num_threads(),

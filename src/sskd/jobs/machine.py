@@ -85,6 +85,11 @@ def _in_pieces(training: Training) -> str:
     return "micro_batch" if training.micro_batch else "recompute" if training.recompute else ""
 
 
+def may_capture(training: Training, device: str) -> bool:
+    """Whether a step can be one CUDA graph, as far as the settings say."""
+    return training.captured and device.startswith("cuda") and launched().size == 1 and not _in_pieces(training)
+
+
 LONG = 900.0  # seconds: shorter runs would lose to the compiler what they gain
 MANY = 1000  # steps: with fewer it is not even asked how long they take
 
@@ -94,7 +99,7 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     training, images = job.training, len(parts.splits.train)
     base = Execution(device=device, threads=torch.get_num_threads(), folded=parts.teacher is not None)
     base, parted = replace(base, micro_batch=training.micro_batch, recompute=training.recompute), _in_pieces(training)
-    base = replace(base, captured=device.startswith("cuda") and launched().size == 1 and not parted)
+    base = replace(base, captured=may_capture(training, device))
     options = candidates(base, training.precision, training.channels_last)
     best, timed = options[0], dict[str, float]()
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))

@@ -47,7 +47,9 @@ class Term(nn.Module):
     """One unweighted loss. It owns what only it uses (adapters, banks), and names the taps that it reads.
 
     `forward` never writes a buffer: what a term is to remember it returns from `remembering` and stores in `update`,
-    which runs after the backward pass and outside the compiled step.
+    which runs after the backward pass and outside the compiled step. It writes into its buffers in place; on a GPU all
+    of it may be recorded as a graph, in which no number kept in Python and no draw on the host would ever change again
+    (a step that does such a thing is run operation by operation).
 
     A term that `relates` images (its value is no mean over images, or it remembers them) is given the whole batch where
     several processes share one; without the images, which such terms do not read.

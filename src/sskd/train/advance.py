@@ -1,12 +1,14 @@
 """From a batch to changed weights: operation by operation, or all of it as one CUDA graph."""
 
 import gc
+import random
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from sskd.train.averaging import Averaging
 from sskd.train.gradients import gradients_of
@@ -41,23 +43,23 @@ class Advance:
         self.averaging()
         self.optimizer.step()
         self.step.update(losses, batch)
-        return losses
+        # Else the loop would hold on to this step's part of autograd while the next is built.
+        return Losses(*tree_map(torch.Tensor.detach, tuple(losses)))
 
 
 class Captured(Advance):
     """The same, recorded once as a CUDA graph and then replayed: the host does next to nothing for a step.
 
     Small networks keep a GPU waiting for the host, which starts a thousand kernels for each step. The first steps are
-    ordinary ones, on a stream of their own; where the host waits for the GPU within them, as some decompositions make
-    it, a step cannot be captured, and all that follow are ordinary ones too.
+    ordinary ones, on a stream of their own, and the last of them is watched: where the host waits for the GPU, as some
+    decompositions make it, or changes something that a graph would not, steps are not captured.
     """
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer, averaging: Averaging) -> None:
         super().__init__(step, optimizer, averaging)
         self._stream = torch.cuda.Stream(step.execution.device)  # type: ignore[no-untyped-call]
-        self._rate = torch.zeros(
-            (), device=step.execution.device
-        )  # read by the kernels: a graph's numbers never change
+        # A graph's numbers never change, so its kernels read the rate; fused SGD reads float32.
+        self._rate = torch.zeros((), device=step.execution.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: Batch | None = None  # of one place in memory, which graphs and compiled steps rely on
         self._losses: Losses | None = None
@@ -65,10 +67,12 @@ class Captured(Advance):
 
     def __call__(self, batch: Batch, rate: float) -> Losses:
         """See the class."""
-        if self.refused:
-            return self.at(rate, batch)
         if self._batch is None:
             self._batch = tree_map(lambda value: value.clone(memory_format=torch.contiguous_format), batch)
+        if not self.refused and _form(batch) != _form(self._batch):
+            self.refused = "batches are not of one form"
+        if self.refused:
+            return self.at(rate, batch)
         for kept, value in zip(tree_leaves(self._batch), tree_leaves(batch), strict=True):
             kept.copy_(value, non_blocking=True)
         self._rate.fill_(rate)
@@ -82,31 +86,60 @@ class Captured(Advance):
         return self._losses
 
     def _aside(self, batch: Batch) -> Losses:
-        """An ordinary step on the stream of the capture; the last one is watched."""
+        """An ordinary step on the stream of the capture."""
         self._done += 1
         here, found = torch.cuda.current_stream(self._stream.device), list[Losses]()
         self._stream.wait_stream(here)
         with torch.cuda.stream(self._stream):
             if self._done < WARM:
                 found.append(self.at(self._rate, batch))
-            elif synchronisations(lambda: found.append(self.at(self._rate, batch))):
-                self.refused = "the host waits for the GPU within a step"
+            else:
+                before = on_host(self)
+                waits = synchronisations(lambda: found.append(self.at(self._rate, batch)))
+                reasons = [what for what, value in on_host(self).items() if value != before[what]]
+                self.refused = ", ".join([*(["the host waits for the GPU"] if waits else []), *reasons])
         here.wait_stream(self._stream)
         return found[0]
 
     def _capture(self, batch: Batch) -> None:
         """Records a step, and runs nothing."""
-        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._stream.device)
+        graph, device = torch.cuda.CUDAGraph(), self._stream.device
+        here = torch.cuda.current_stream(device)
+        self.optimizer.zero_grad(set_to_none=True)
         gc.collect()  # graphs of a stage before, say, which cannot be destroyed meanwhile
         try:
             # Other threads, which bring the next batches, are free to do what they like.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 losses = self.at(self._rate, batch)
         except RuntimeError as error:
+            self.refused = " ".join(str(error.__context__ or error).split())[:160]
             torch.cuda.set_stream(here)
-            self.refused = " ".join(str(error).split())[:160]
+            # torch 2.11 leaves its generator as if recording, and must not lose the graph that its allocator knows.
+            generator = torch.cuda.default_generators[torch.device(device).index or 0]
+            generator.graphsafe_set_state(generator.clone_state())
+            self._failed = graph
             return
-        self._graph, self._losses = graph, tree_map(torch.Tensor.detach, losses)
+        self._graph, self._losses = graph, losses
+
+
+def _form(batch: Batch) -> list[object]:
+    leaves, structure = tree_flatten(batch)
+    return [structure, *((value.shape, value.dtype) for value in leaves)]
+
+
+def on_host(one: Advance) -> dict[str, object]:
+    """What a step may change that a graph of it would not, each under what it means if it has changed."""
+    modules = list(one.step.modules())
+    attributes = [(i, name, value) for i, module in enumerate(modules) for name, value in vars(module).items()]
+    state = tree_leaves(one.optimizer.state_dict()["state"])
+    tensors = [*one.step.parameters(), *one.step.buffers(), *state, *(value for *_, value in attributes)]
+    _, numbers, *place = np.random.get_state(legacy=True)
+    generators = (torch.get_rng_state().tolist(), random.getstate(), list(numbers), place)
+    return {
+        "a step draws random numbers on the host": generators,
+        "a step keeps count in Python": [one for one in attributes if isinstance(one[2], (bool, int, float, str))],
+        "a step replaces tensors": [value.data_ptr() for value in tensors if isinstance(value, torch.Tensor)],
+    }
 
 
 def advance_of(step: Step, optimizer: torch.optim.Optimizer, averaging: Averaging) -> Advance:

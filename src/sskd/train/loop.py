@@ -172,6 +172,7 @@ class StageRun:
             else:
                 self.trainer.keeper.log(record)
             self.trainer.listener.epoch(record)
+        optimizer.zero_grad(set_to_none=True)  # a graph's memory lives as long as its gradients
 
     def enter(self) -> list[nn.Module]:
         """Freeze everything and put it in eval; what the stage trains becomes trainable, in train mode."""
