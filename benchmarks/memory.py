@@ -24,9 +24,9 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Optim
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
-from sskd.train.choose import dummy_batch
 from sskd.train.gradients import gradients_of
 from sskd.train.step import Execution, Step
+from sskd.train.trial import dummy_batch
 
 TEACHER, STUDENT, IMAGES, CLASSES = "resnet34", "resnet50", 4, 10
 VARIANTS = {

@@ -19,15 +19,17 @@ from sskd.methods import METHODS
 from sskd.methods.plan import Plan
 from sskd.train import advance, choose
 from sskd.train.advance import WARM, Captured
-from sskd.train.choose import Timed, compiled, fastest, title
+from sskd.train.choose import compiled, fastest, title
 from sskd.train.loop import Schedule, Trainer
-from sskd.train.step import Execution
+from sskd.train.step import Execution, Losses
+from sskd.train.trial import RATES, Timed
 from sskd.views.pretext import Batch
 from tests.test_distributed import shorten
 from tests.trainers import ASKING, TRANSFORMED, Bank, Kept, bank, build, rounded
 
 CAPTURED = Execution(precision="fp64", captured=True)
 NOTHING: Any = None
+HONEST = Captured.__call__
 ALL = {**METHODS, "bank": bank, **ASKING, **TRANSFORMED}
 
 
@@ -228,12 +230,43 @@ def test_a_recording_that_fails_costs_nothing(gpu: None, monkeypatch: pytest.Mon
     assert found.records[-1]["loss"]["total"] == pytest.approx(expected.records[-1]["loss"]["total"], rel=1e-6)
 
 
-def test_what_comes_to_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as a graph nor compiled, however fast it is."""
+def stale_rate(self: Captured, batch: Batch, rate: float) -> Losses:
+    return HONEST(self, batch, RATES[0])
+
+
+def stale_batch(self: Captured, batch: Batch, rate: float) -> Losses:
+    return HONEST(self, batch if self._batch is None else self._batch, rate)
+
+
+def nothing(self: Captured, batch: Batch, rate: float) -> Losses:
+    return HONEST(self, batch, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [None, stale_rate, stale_batch, nothing])
+def test_a_graph_is_taken_where_it_trains_as_the_eager_step_does(
+    gpu: None, wrong: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(METHODS["sskd"], precision="fp32")
+    TRAINER.append(trainer)
+    if wrong:
+        monkeypatch.setattr(Captured, "__call__", wrong)
+    option = Execution(captured=True)
+    best, timed = fastest([option], trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8))
+    assert best == (option.eager if wrong else option) and list(timed) == [title(best)]
+    assert any(isinstance(one._graph, Graph) for one in ALIVE)
+
+
+def test_what_is_refused_counts_as_eager(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advance, "synchronisations", lambda work: work() or 1)
+    trainer, option = build(METHODS["kd"]), Execution(captured=True)
+    best, timed = fastest([option], trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8))
+    assert best == option.eager and list(timed) == [title(best)]
+
+
+def test_what_compiles_to_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it is."""
     wrong = {False: Timed(2.0, 3.0), True: Timed(0.1, 9.0)}
-    monkeypatch.setattr(choose, "time_step", lambda option, *_: wrong[option.captured or option.compiled])
+    monkeypatch.setattr(choose, "time_step", lambda option, *_: wrong[option.compiled])
     eager = Execution("cuda", "bf16")
-    best, timed = fastest([replace(eager, captured=True)], NOTHING, None, NOTHING, 4, (3, 8, 8))
-    assert best == eager and timed == {title(eager): 2.0}
     best, timed, failed = compiled(eager, NOTHING, None, NOTHING, 4, (3, 8, 8))
     assert best == eager and timed == {title(eager): 2.0} and "failed: ArithmeticError" in failed

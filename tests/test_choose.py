@@ -7,8 +7,9 @@ import torch
 
 from sskd.methods import METHODS
 from sskd.train import choose
-from sskd.train.choose import Timed, candidates, fastest, title
+from sskd.train.choose import candidates, fastest, title
 from sskd.train.step import Execution
+from sskd.train.trial import Timed
 from tests.trainers import build
 
 

@@ -16,8 +16,8 @@ from sskd.methods import METHODS
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Plan
-from sskd.train.choose import time_step
 from sskd.train.step import Execution, Precision
+from sskd.train.trial import time_step
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
     measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
     open_end = training.compiled is None and not parted and steps >= MANY and has_compiler()
-    if len(options) > 1 or open_end:
+    if len(options) > 1 or open_end or base.captured:
         vary = training.threads is None
         found = with_room(partial(fastest, options, *measured, vary_threads=vary))
         if isinstance(found, NoRoom):  # one precision may fit where another does not

@@ -1,25 +1,17 @@
 """Which execution is fastest here: measured once per run, then written down and kept."""
 
-import copy
-import math
 import os
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 
-from sskd.memory import all_sent
-from sskd.methods.plan import Plan, Stage
-from sskd.models.fold import inference_copy
+from sskd.methods.plan import Plan
 from sskd.models.network import Network
-from sskd.train.advance import WARM, advance_of
-from sskd.train.averaging import Averaging
-from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Precision, Step, place
-from sskd.views.pretext import Batch
+from sskd.train.step import Execution, Precision
+from sskd.train.trial import Timed, agree, time_step, trains_alike
 
 
 def candidates(base: Execution, precision: Precision | Literal["auto"], channels_last: bool | None) -> list[Execution]:
@@ -33,7 +25,7 @@ def candidates(base: Execution, precision: Precision | Literal["auto"], channels
 
 
 def fastest(
-    options: Iterable[Execution],
+    options: Sequence[Execution],
     student: Network,
     teacher: Network | None,
     plan: Plan,
@@ -47,7 +39,7 @@ def fastest(
     `vary_threads`: try the best with one thread too, and take that if it is clearly faster: where other processes
     keep the cores busy, threads that wait for each other are many times slower than one.
 
-    A captured step that comes to another loss than the eager one is not taken.
+    Where a captured step does not train as the eager one does, none is taken.
 
     Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
     """
@@ -56,17 +48,18 @@ def fastest(
 
     def measure(option: Execution) -> None:
         found = time_step(option, *given, repeats)
-        if option.captured:  # as many steps for both, which move what terms remember
-            eager = time_step(option.eager, *given, repeats + WARM)
-            if found.refused or not agree(found, eager):
-                option, found = option.eager, eager
-        seconds[option] = found.seconds
+        seconds[option.eager if found.refused else option] = found.seconds
 
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         for option in options:
             measure(option)
         best = min(seconds, key=lambda option: seconds[option])
+        if best.captured and not trains_alike(best, *given):
+            seconds.clear()
+            for option in options:
+                measure(option.eager)
+            best = min(seconds, key=lambda option: seconds[option])
         if vary_threads and best.device == "cpu" and threads > 1:
             torch.set_num_threads(1)
             alone = replace(best, threads=1)
@@ -77,7 +70,6 @@ def fastest(
     return best, {name: round(value, 4) for name, value in named.items()}
 
 
-NEAR = 0.25  # as a share: losses of one step that differ by more are not rounded (or dropped out) otherwise, but wrong
 GAIN = 0.97  # a compiled step is kept where it takes no more than this share of the eager one's time
 
 
@@ -130,70 +122,3 @@ def title(execution: Execution) -> str:
     parts += ["compiled"] if execution.compiled else []
     parts += ["CUDA graphs"] if execution.graphs else []
     return " ".join([*parts, "one CUDA graph"] if execution.captured else parts)
-
-
-class Timed(NamedTuple):
-    """What a step takes, the loss that it came to (0 for an evaluation), why it was not captured if so asked."""
-
-    seconds: float
-    loss: float
-    refused: str = ""
-
-
-def agree(one: Timed, other: Timed) -> bool:
-    """Whether two losses are the same but for rounding and dropout."""
-    return math.isclose(one.loss, other.loss, rel_tol=NEAR) or (math.isnan(one.loss) and math.isnan(other.loss))
-
-
-def time_step(
-    execution: Execution,
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    batch_size: int,
-    image_shape: tuple[int, int, int],
-    repeats: int,
-    which: int = -1,
-    evaluating: bool = False,
-) -> Timed:
-    """The least of the seconds that steps of a stage take, on copies and dummy images, after those to warm up.
-
-    `evaluating`: of its measurements, instead.
-    """
-    # One copy of everything: terms hold modules of the plan, and must hold the copies.
-    student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[which], dict(plan.modules)))
-    terms = {name: term for name, (_, term) in stage.loss.items()}
-    named = {"student": student, **modules, **terms}
-    if teacher and execution.folded:
-        teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *image_shape), execution.precision == "bf16")
-    place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
-    for name, module in named.items():
-        module.requires_grad_(name in stage.trains).train(name in stage.trains and not evaluating)
-    step = Step(stage, student, teacher, execution)
-    trained = [p for name in stage.trains for p in named[name].parameters()]
-    advance = advance_of(step, build_optimizer(trained, replace(stage.optim, lr=0.0)), Averaging(trained, step.world))
-    batch = dummy_batch(plan.views.views, stage, batch_size, image_shape, execution)
-    timed, warm, loss = list[float](), WARM + 1 if execution.captured and not evaluating else 1, 0.0
-    for _ in range(repeats + warm):
-        began = time.perf_counter()
-        if evaluating:
-            sum(step.measure(batch).values(), torch.zeros(())).item()
-        else:
-            loss = advance(batch, 0.0).total.item()
-        timed.append(time.perf_counter() - began)
-    return Timed(min(timed[warm:]), loss, advance.refused)
-
-
-def dummy_batch(
-    views: int, stage: Stage, batch_size: int, image_shape: tuple[int, int, int], execution: Execution
-) -> Batch:
-    """Random images [B, V, C, H, W] of one class, with what the stage's terms draw."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch_size, views, *image_shape, generator=generator).to(execution.device)
-    nothing = torch.zeros(batch_size, dtype=torch.int64, device=execution.device)
-    index = torch.arange(batch_size)
-    drawn = {name: term.draw(generator, index) for name, (_, term) in stage.loss.items()}
-    draws = all_sent(drawn, torch.device(execution.device))
-    asked = torch.zeros(images.shape[:2], dtype=torch.int64, device=execution.device)
-    dtype = torch.float64 if execution.precision == "fp64" else torch.float32
-    return Batch(images.to(dtype), nothing, index.to(execution.device), asked, nothing[0].float(), draws)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sskd.memory import all_sent
 from sskd.methods.plan import Stage
-from sskd.train.choose import dummy_batch
 from sskd.train.distributed import World
 from sskd.train.evaluate import images_at_once
 from sskd.train.gradients import gradients_of
@@ -17,6 +16,7 @@ from sskd.train.loop import Trainer
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import SynchronisedBatchNorm
+from sskd.train.trial import dummy_batch
 from sskd.views.pretext import Batch
 
 STEPS = 2  # the second has the optimiser's momentum beside it
