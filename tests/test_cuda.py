@@ -55,7 +55,11 @@ def gradients(method: Method, execution: Execution) -> Iterator[dict[str, Tensor
         yield {key: value.cpu() for key, value in (found | losses.terms).items()}
 
 
-@pytest.mark.parametrize("method", ALL.values(), ids=ALL)
+# The signs of KD-SVD's singular vectors are the solver's, and its loss depends on how those of its stages fall.
+ALIKE = {name: method for name, method in ALL.items() if name != "kdsvd"}
+
+
+@pytest.mark.parametrize("method", ALIKE.values(), ids=ALIKE)
 def test_a_method_computes_what_it_does_on_the_cpu(method: Method) -> None:
     for expected, found in zip(gradients(method, replace(GPU, device="cpu")), gradients(method, GPU), strict=True):
         assert found.keys() == expected.keys()
@@ -116,9 +120,10 @@ def test_a_recording_that_fails_leaves_the_gpu_as_it_was(monkeypatch: pytest.Mon
     compare(trained(GPU), trained(WAYS["one CUDA graph"]), 1e-6)
 
 
-def test_a_run_goes_on_from_its_checkpoint() -> None:
+def test_a_run_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the middle, on the same GPU, as if it had not been stopped; the rest of it as one graph."""
     whole = trained(GPU)
+    monkeypatch.setattr(advance, "WARM", 1)  # of the three steps that are left
     for way in (GPU, WAYS["one CUDA graph"]):
         rest = trained(way, copy.deepcopy(whole.saved[-2]))  # whose momentum is trained on
         rest.records = whole.records[: -len(rest.records)] + rest.records

@@ -83,7 +83,7 @@ def refuse_changed(job: Job) -> None:
     """
     usual = {**usual_arguments(), "options": options_of(find_method(job.method))}
     # It goes on with the threads it began with; what memory asks for may change, and changes no loss.
-    run, but = Run(job.out), ["training.threads", "training.micro_batch", "training.recompute"]
+    run, but = Run(job.out), ["training.threads", "training.captured", "training.micro_batch", "training.recompute"]
     if job.teacher and _same_weights(job.teacher.place, run.config() or {}):
         but.append("teacher.place")
     run.same(_arguments(job), "arguments", but, usual)

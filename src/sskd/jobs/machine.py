@@ -49,6 +49,9 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
     for name in ("micro_batch", "recompute"):
         if (then := getattr(execution, name)) != (now := getattr(changed, name)):
             display.note(f"This run went so far with {name} {then}; from here on it is {now}.")
+    if changed.captured and not training.captured:
+        display.note("This run replayed CUDA graphs so far; from here on it does not.")
+        changed = replace(changed, captured=False)
     return changed
 
 
@@ -116,6 +119,8 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
             found = fastest(fit, *measured, vary_threads=vary)
         best, timed = found
         torch.set_num_threads(best.threads)
+    if base.captured and not best.captured:
+        display.note("No CUDA graph can be made of a step (docs/performance.md says when): steps are run as they come.")
     others, said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items()), ""
     if open_end and (left := min(timed.values()) * steps) < LONG:
         said = f"Not compiled: {left / 60:.0f} minutes of training are too short to gain by it."

@@ -78,6 +78,9 @@ def smaller(job: Job, parts: Assembled, execution: Execution, failed: NoRoom, di
             f"{told}. Each of the {processes} processes had room for a step before the training began, so something "
             f"else takes memory now. The same command with --micro_batch {size} goes on from the last checkpoint."
         )
+    if execution.captured and not isinstance(with_room(partial(stepped, execution.eager, job, parts)), NoRoom):
+        display.note(f"{told}. From here on steps are not replayed as a CUDA graph, which keeps its memory to itself.")
+        return execution.eager
     while size:
         less = replace(execution.eager, micro_batch=size)
         if not isinstance(with_room(partial(stepped, less, job, parts)), NoRoom):

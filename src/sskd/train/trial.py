@@ -1,6 +1,7 @@
 """Steps on copies of a run's networks and dummy images: how long they take, and whether a graph trains as they do."""
 
 import copy
+import gc
 import math
 import time
 from dataclasses import replace
@@ -116,7 +117,9 @@ def trains_alike(
             torch.manual_seed(i)
             tried.advance(batches[i % 2], RATES[i % 2])
         ways = [(p.detach() - old).flatten() for p, old in zip(tried.trained, before, strict=True)]
-        moved.append(torch.cat(ways).double())
+        moved.append(torch.cat(ways).double().cpu())
+        del tried, batches, before, ways  # before the other way is built
+        gc.collect()
     expected, found = moved
     return bool((found - expected).norm() <= NEAR * expected.norm())
 
