@@ -1,8 +1,9 @@
 """Where memory runs out, fewer images are run at a time: alone, and as several processes agree."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
@@ -12,11 +13,15 @@ from torch import Tensor
 
 import sskd
 from sskd.data.feed import Share
+from sskd.environment import processor
 from sskd.errors import UserError
-from sskd.jobs.machine import own_device
+from sskd.jobs import room
+from sskd.jobs.machine import asked, own_device, resumed
 from sskd.methods import METHODS
 from sskd.methods.plan import Outputs
 from sskd.models.taps import Tapped
+from sskd.runs import Run
+from sskd.settings import Training
 from sskd.train.averaging import Averaging
 from sskd.train.distributed import World
 from sskd.train.loop import StageRun
@@ -29,13 +34,13 @@ from tests.processes import together
 from tests.trainers import SHAPE, SIZE, build, states
 
 
-def limited_to(room: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """More than `room` images at a time do not fit. Of each step: how many failed ones' values are still there."""
+def limited_to(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """More than `most` images at a time do not fit. Of each step: how many failed ones' values are still there."""
     at_once, made, kept = Step._at_once, list["ref[Tensor]"](), list[int]()
 
     def limited(self: Step, tapped: Tapped, images: Tensor) -> Outputs:
         kept.append(sum(one() is not None for one in made))
-        if len(images) > room:
+        if len(images) > most:
             activations = images + 1
             made.append(ref(activations))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
@@ -99,9 +104,9 @@ def test_one_of_several_runs_out_in_the_midst(distil: Cli, tmp_path: Path, monke
     assert "This run went so far with micro_batch 0; from here on it is 5." in again.out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == 5
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
-    for asked in ("5", "4", "5"):  # what was asked for last counts, not what was asked for first
+    for size in ("5", "4", "5"):  # what was asked for last counts, not what was asked for first
         monkeypatch.setattr("sskd.jobs.execute.Run.result", lambda _: None)
-        assert distil(*words, "--micro_batch", asked).code == 0
+        assert distil(*words, "--micro_batch", size).code == 0
         assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == int(asked)
 
 
@@ -181,3 +186,44 @@ def test_what_is_tried_has_the_whole_batchs_values_and_leaves_no_trace(
     after = states(StageRun(trainer, trainer.plan.stages[-1]))
     assert all(torch.equal(value, after[name][key]) for name, one in before.items() for key, value in one.items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Notes:
+    """A display that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said = list[str]()
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_without_its_graph_a_whole_batch_is_tried_before_parts(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordinary steps change no statistics of batch norms; smaller parts do."""
+    tried = list[Execution]()
+
+    def stepped(option: Execution, *_: Any) -> None:
+        tried.append(option)
+        if not fits and not option.micro_batch:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(room, "stepped", stepped)
+    monkeypatch.setattr(room, "_batch", lambda *_: 8)
+    captured, display, nothing = Execution("cuda", compiled=True, captured=True), Notes(), SimpleNamespace()
+    parts: Any = SimpleNamespace(plan=SimpleNamespace(views=SimpleNamespace(views=4)))
+    found = room.smaller(nothing, parts, captured, room.NoRoom("why"), display)  # type: ignore[arg-type]
+    assert found == (captured.eager if fits else replace(captured.eager, micro_batch=4)) == tried[-1]
+    assert len(tried) == (1 if fits else 2)
+    assert ("not replayed as a CUDA graph" if fits else "From here on 4 are run at a time") in display.said[0]
+
+
+def test_a_run_goes_on_without_its_graph(tmp_path: Path) -> None:
+    """As asked when it is resumed."""
+    began, display = Execution("cpu", captured=True, threads=torch.get_num_threads()), Notes()
+    run, training = Run(tmp_path), Training()
+    run.start({"execution": asdict(began), "environment": {"processor": processor()}, "asked": asked(training)})
+    assert resumed(run, training, "cpu", display) == began and not display.said  # type: ignore[arg-type]
+    found = resumed(run, replace(training, captured=False), "cpu", display)  # type: ignore[arg-type]
+    assert found == replace(began, captured=False)
+    assert display.said == ["This run replayed CUDA graphs so far; from here on it does not."]

@@ -50,7 +50,7 @@ class Advance:
 class Captured(Advance):
     """The same, recorded once as a CUDA graph and then replayed: the host does next to nothing for a step.
 
-    Small networks keep a GPU waiting for the host, which starts a thousand kernels for each step. The first steps are
+    Small networks keep a GPU waiting for the host, which starts hundreds of kernels for each step. The first steps are
     ordinary ones, on a stream of their own, and the last of them is watched: where the host waits for the GPU, as some
     decompositions make it, or changes something that a graph would not, steps are not captured.
     """

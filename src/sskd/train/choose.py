@@ -41,7 +41,8 @@ def fastest(
 
     Where a captured step does not train as the eager one does, none is taken.
 
-    Returns the fastest and the seconds per step of each. Neither weights nor torch's generators are touched.
+    Returns the fastest and the seconds per step of each. Neither weights nor torch's generator on the CPU are
+    touched; a GPU's is seeded by every step of a run.
     """
     seconds: dict[Execution, float] = {}
     given = (student, teacher, plan, batch_size, image_shape)

@@ -115,7 +115,7 @@ def trains_alike(
         before = [p.detach().clone() for p in tried.trained]
         for i in range(WARM + 4):
             torch.manual_seed(i)
-            tried.advance(batches[i % 2], RATES[i % 2])
+            tried.advance(batches[i % len(RATES)], RATES[i % len(RATES)])
         ways = [(p.detach() - old).flatten() for p, old in zip(tried.trained, before, strict=True)]
         moved.append(torch.cat(ways).double().cpu())
         del tried, batches, before, ways  # before the other way is built
