@@ -107,7 +107,7 @@ def test_one_of_several_runs_out_in_the_midst(distil: Cli, tmp_path: Path, monke
     for size in ("5", "4", "5"):  # what was asked for last counts, not what was asked for first
         monkeypatch.setattr("sskd.jobs.execute.Run.result", lambda _: None)
         assert distil(*words, "--micro_batch", size).code == 0
-        assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == int(asked)
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["execution"]["micro_batch"] == int(size)
 
 
 def test_memory_for_nothing(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
