@@ -65,7 +65,7 @@ def test_help_of_all(sskd: Cli) -> None:
 def test_no_command(sskd: Cli) -> None:
     outcome = sskd()
     assert (outcome.code, outcome.out) == (2, "")
-    assert "demo, teacher, distill, check, evaluate, predict, bench" in outcome.err
+    assert "demo, teacher, distill, check, evaluate, predict, export, bench" in outcome.err
 
 
 # configs

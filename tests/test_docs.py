@@ -1,5 +1,6 @@
 """The paths that newcomers are given, run as they stand there."""
 
+import csv
 import re
 import shlex
 import sys
@@ -22,9 +23,12 @@ def test_copy_and_paste(name: str, sskd: Cli, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     found = blocks((DOCS / name).read_text())
     assert sum(kind == "sh" for kind, _ in found) >= 4
+    said = dict[str, object]()
     for kind, code in found:
         if kind == "python":
-            exec(compile(code, name, "exec"), {})
+            variables: dict[str, object] = {}
+            exec(compile(code, name, "exec"), variables)
+            said |= {"label": variables["label"]} if "label" in variables else {}
             continue
         for line in code.strip().splitlines():
             program, *words = shlex.split(line)
@@ -38,5 +42,7 @@ def test_copy_and_paste(name: str, sskd: Cli, tmp_path: Path, monkeypatch: pytes
     }
     assert runs == expected[name]
     if name == "your-own-data.md":
-        assert len((tmp_path / "labels.csv").read_text().splitlines()) == 17
+        rows = list(csv.DictReader((tmp_path / "labels.csv").open()))
+        assert len(rows) == 16
+        assert [said["label"]] == [row["label"] for row in rows if row["path"].endswith("flower/0.jpg")]
         assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -22,6 +22,7 @@ COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torc
     "check": "sskd.cli.check:check",
     "evaluate": "sskd.api:evaluate",
     "predict": "sskd.cli.predict:predict",
+    "export": "sskd.export.onnx:export",
     "bench": "sskd.bench.run:bench",
     "probe": "sskd.cli.analyses:show_probe",
     "similarity": "sskd.cli.analyses:show_similarity",
@@ -128,7 +129,7 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).splitlines())
 
 
-PLACES = {"bench": "recipe", "probe": "network", "similarity": "run", "inspect": "run"}
+PLACES = {"export": "network", "bench": "recipe", "probe": "network", "similarity": "run", "inspect": "run"}
 """Of commands whose first word may be the value of this option: the parser takes options alone."""
 
 

@@ -42,7 +42,8 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "```python",
         *_loading(result["network"]),
         "```",
-        "or, for files and folders: `sskd predict --run FOLDER --images IMAGES`.",
+        "or, for files and folders: `sskd predict --run FOLDER --images IMAGES`; as one file for ONNX: "
+        "`sskd export FOLDER --out NAME.onnx`.",
         "",
         "## Made by",
         "```",

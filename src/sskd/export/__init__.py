@@ -1,0 +1,1 @@
+"""Networks for where neither this package nor torch is."""
