@@ -22,7 +22,7 @@ from sskd.train.advance import WARM, Captured
 from sskd.train.choose import compiled, fastest, title
 from sskd.train.loop import Schedule, Trainer
 from sskd.train.step import Execution, Losses
-from sskd.train.trial import RATES, Timed
+from sskd.train.trial import RATES, Timed, Work
 from sskd.views.pretext import Batch
 from tests.test_distributed import shorten
 from tests.trainers import ASKING, TRANSFORMED, Bank, Kept, bank, build, rounded
@@ -163,6 +163,10 @@ class Odd(Bank):
 
     how = ""
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.counts, self.all, self.generator = dict[str, int](), list[Tensor](), torch.Generator()
+
     def update(self, seen: Mapping[str, Tensor], batch: Batch) -> None:
         super().update(seen, batch)
         if self.how == "counts":
@@ -177,6 +181,12 @@ class Odd(Bank):
             self.memory = torch.cat([self.memory[1:], self.memory[:1]])
         elif self.how == "keeps":
             self.kept = self.memory.clone()
+        elif self.how == "counts in a dict":
+            self.counts["steps"] = self.counts.get("steps", 0) + 1
+        elif self.how == "keeps in a list":
+            self.all.append(self.memory.clone())
+        elif self.how == "draws by itself":
+            self.memory.mul_(torch.rand((), generator=self.generator))
 
 
 ODD = {
@@ -186,6 +196,9 @@ ODD = {
     "draws with numpy": "a step draws random numbers on the host",
     "replaces": "a step replaces tensors",
     "keeps": "a step replaces tensors",
+    "counts in a dict": "a step keeps count in Python",
+    "keeps in a list": "a step replaces tensors",
+    "draws by itself": "a step draws random numbers on the host",
 }
 
 
@@ -251,16 +264,17 @@ def test_a_graph_is_taken_where_it_trains_as_the_eager_step_does(
     if wrong:
         monkeypatch.setattr(Captured, "__call__", wrong)
     option = Execution(captured=True)
-    best, timed = fastest([option], trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8))
+    best, timed, refused = fastest([option], Work(trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8)))
     assert best == (option.eager if wrong else option) and list(timed) == [title(best)]
+    assert refused == ("replayed steps do not move the weights as ordinary ones do" if wrong else "")
     assert any(isinstance(one._graph, Graph) for one in ALIVE)
 
 
 def test_what_is_refused_counts_as_eager(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advance, "synchronisations", lambda work: work() or 1)
     trainer, option = build(METHODS["kd"]), Execution(captured=True)
-    best, timed = fastest([option], trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8))
-    assert best == option.eager and list(timed) == [title(best)]
+    best, timed, refused = fastest([option], Work(trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8)))
+    assert best == option.eager and list(timed) == [title(best)] and refused == "the host waits for the GPU"
 
 
 def test_what_compiles_to_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,5 +282,5 @@ def test_what_compiles_to_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPa
     wrong = {False: Timed(2.0, 3.0), True: Timed(0.1, 9.0)}
     monkeypatch.setattr(choose, "time_step", lambda option, *_: wrong[option.compiled])
     eager = Execution("cuda", "bf16")
-    best, timed, failed = compiled(eager, NOTHING, None, NOTHING, 4, (3, 8, 8))
+    best, timed, failed = compiled(eager, NOTHING)
     assert best == eager and timed == {title(eager): 2.0} and "failed: ArithmeticError" in failed

@@ -9,7 +9,7 @@ from sskd.methods import METHODS
 from sskd.train import choose
 from sskd.train.choose import candidates, fastest, title
 from sskd.train.step import Execution
-from sskd.train.trial import Timed
+from sskd.train.trial import Timed, Work
 from tests.trainers import build
 
 
@@ -19,7 +19,9 @@ def chosen(monkeypatch: pytest.MonkeyPatch, seconds: dict[tuple[str, int], float
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     options = candidates(Execution(threads=2), "auto", True)
     nothing: Any = None
-    return fastest(options, nothing, None, nothing, 4, (3, 8, 8), vary_threads=vary)
+    best, timed, refused = fastest(options, nothing, vary_threads=vary)
+    assert not refused
+    return best, timed
 
 
 @pytest.mark.parametrize(
@@ -41,8 +43,9 @@ def test_measuring_changes_nothing() -> None:
     state = torch.get_rng_state()
     options = candidates(Execution(), "auto", None)
     assert len({title(option) for option in options}) == 4
-    best, timed = fastest(options, trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8), repeats=1)
-    assert best in options
+    work = Work(trainer.student, trainer.teacher, trainer.plan, 4, (3, 8, 8))
+    best, timed, refused = fastest(options, work, repeats=1)
+    assert best in options and not refused
     assert set(timed) == {title(option) for option in options}
     assert all(value > 0 for value in timed.values())
     assert torch.equal(torch.get_rng_state(), state)

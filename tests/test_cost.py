@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.photographs import write_folders, write_shards
 from sskd.jobs.cost import PATIENCE, Decoding, Stepping, hours, stepping
+from sskd.train.trial import Timed
 from tests.conftest import Cli
 
 QUICK = ("--threads", "1", "--batch_size", "4", "--validation", "0", "--size", "32", "--precision", "fp32")
@@ -32,11 +33,11 @@ def test_long_steps_are_sampled() -> None:
     asked: list[tuple[int, bool]] = []
 
     def seconds(each: float, room: int) -> Stepping:
-        def step(images: int, evaluating: bool) -> float:
+        def step(images: int, evaluating: bool) -> Timed:
             asked.append((images, evaluating))
             if images > room:
                 raise RuntimeError("CUDA out of memory. Tried to allocate")
-            return images * each
+            return Timed(images * each, 0.0, "" if evaluating else "it waits")
 
         asked.clear()
         return stepping(step, 256)
@@ -44,7 +45,7 @@ def test_long_steps_are_sampled() -> None:
     def near(found: Stepping, expected: tuple[float, float, int]) -> bool:
         return (found.seconds, found.evaluation, found.sample) == pytest.approx(expected)
 
-    assert near(seconds(0.001, 256), (0.256, 0.001, 256))
+    assert near(seconds(0.001, 256), (0.256, 0.001, 256)) and seconds(0.001, 256).refused == "it waits"
     assert asked == [(4, False), (256, False), (256, True)]
     sampled = int(PATIENCE / 0.1)
     assert near(seconds(0.1, 256), (25.6, 0.1, sampled)) and sampled < 256

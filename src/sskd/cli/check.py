@@ -135,6 +135,9 @@ def _conditions(checked: Checked, execution: Execution) -> list[str]:
         f"Steps of {size} images{sampled} on {execution.device}, {threads}, {title(execution)}, not compiled. The most "
         f"memory held while measuring: {checked.peak_mib:,} MiB{', for so many images' if sampled else ''}."
     ]
+    for method, stages in checked.stages.items():
+        refused = [f"{one.name} ({one.step.refused})" for one in stages if one.step and one.step.refused]
+        said += [f"{method}: no CUDA graph is made of {', '.join(refused)}."] if refused else []
     for one in dict.fromkeys(stage.decoding for stage in found if stage.decoding):
         crops = f"{one.crops} crop{'' if one.crops == 1 else 's'} of {one.size} pixels of each image"
         rates = f"{one.training:,.0f} images/s with {crops}, {one.evaluation:,.0f} for evaluation"

@@ -17,7 +17,7 @@ from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Plan
 from sskd.train.step import Execution, Precision
-from sskd.train.trial import time_step
+from sskd.train.trial import Timed, Work, time_step
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ def _measured(
 ) -> StageCost:
     size, images = min(job.training.batch_size, len(parts.splits.train)), parts.pair.data.image_shape
 
-    def seconds(count: int, evaluating: bool) -> float:
-        given = (execution, parts.student, parts.teacher, plan, count, images)
-        return time_step(*given, repeats=1, which=which, evaluating=evaluating).seconds
+    def timed(count: int, evaluating: bool) -> Timed:
+        work = Work(parts.student, parts.teacher, plan, count, images)
+        return time_step(execution, work, repeats=1, which=which, evaluating=evaluating)
 
-    step, evaluated = stepping(seconds, size), sum(len(one) for one in parts.splits.evaluation.values())
+    step, evaluated = stepping(timed, size), sum(len(one) for one in parts.splits.evaluation.values())
     training = job.training
     length = (cost.images, size, evaluated, cost.epochs, training.evaluate_every)
     return replace(cost, step=step, decoding=decoded, hours=hours(step, decoded, *length, execution.device))

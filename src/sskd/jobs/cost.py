@@ -17,6 +17,7 @@ from sskd.data.source import ImageSet
 from sskd.jobs.assemble import Prepared, when_decoded
 from sskd.jobs.job import Job
 from sskd.jobs.room import ran_out
+from sskd.train.trial import Timed
 
 SAMPLE = 2.0  # seconds that each kind of decoding is looked at
 BATCH, WARM = 16, 4  # images, and batches that are not counted: workers have decoded ahead
@@ -43,6 +44,7 @@ class Stepping:
     seconds: float
     evaluation: float
     sample: int
+    refused: str = ""  # why it was not captured, where that was asked for
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,21 @@ def _rate(batches: Iterable[Cut]) -> float:
     return (images - counted) / (now - since) if images > counted else images / (now - began)
 
 
-def stepping(time_step: Callable[[int, bool], float], batch_size: int) -> Stepping:
+def stepping(time_step: Callable[[int, bool], Timed], batch_size: int) -> Stepping:
     """`time_step(images, evaluating)` of a whole batch; of fewer images where that takes too long or does not fit."""
     few = min(FEW, batch_size)
-    seconds = time_step(few, False)
-    size = min(batch_size, max(few, int(few * PATIENCE / seconds)))
+    found = time_step(few, False)
+    size = min(batch_size, max(few, int(few * PATIENCE / found.seconds)))
     while size > few:
         try:
-            seconds = time_step(size, False)
+            found = time_step(size, False)
             break
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
             size = max(few, size // 2)
-    return Stepping(seconds * batch_size / size, time_step(size, True) / size, size)
+    evaluation = time_step(size, True).seconds / size
+    return Stepping(found.seconds * batch_size / size, evaluation, size, found.refused)
 
 
 def hours(

@@ -19,6 +19,7 @@ from sskd.settings import Training
 from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
 from sskd.train.distributed import World, launched
 from sskd.train.step import Execution
+from sskd.train.trial import Work
 
 
 def resumed(run: Run, training: Training, device: str, display: Display) -> Execution:
@@ -104,28 +105,28 @@ def chosen(job: Job, parts: Assembled, device: str, display: Display) -> tuple[E
     base, parted = replace(base, micro_batch=training.micro_batch, recompute=training.recompute), _in_pieces(training)
     base = replace(base, captured=may_capture(training, device))
     options = candidates(base, training.precision, training.channels_last)
-    best, timed = options[0], dict[str, float]()
+    best, timed, refused = options[0], dict[str, float](), ""
     size, steps = min(training.batch_size, images), training.epochs * (images // min(training.batch_size, images))
-    measured = (parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
+    work = Work(parts.student, parts.teacher, parts.plan, size // launched().size, parts.shape)
     open_end = training.compiled is None and not parted and steps >= MANY and has_compiler()
     if len(options) > 1 or open_end or base.captured:
         vary = training.threads is None
-        found = with_room(partial(fastest, options, *measured, vary_threads=vary))
+        found = with_room(partial(fastest, options, work, vary_threads=vary))
         if isinstance(found, NoRoom):  # one precision may fit where another does not
             fit = [one for one in options if not isinstance(with_room(partial(stepped, one, job, parts)), NoRoom)]
             if not fit:
                 least = options[-1 if device.startswith("cuda") else 0]
                 return (least if launched().size > 1 else smaller(job, parts, least, found, display)), {}
-            found = fastest(fit, *measured, vary_threads=vary)
-        best, timed = found
+            found = fastest(fit, work, vary_threads=vary)
+        best, timed, refused = found
         torch.set_num_threads(best.threads)
-    if base.captured and not best.captured:
-        display.note("No CUDA graph can be made of a step (docs/performance.md says when): steps are run as they come.")
+    if refused:
+        display.note(f"No CUDA graph is made of a step ({refused}): steps are run as they come.")
     others, said = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in timed.items()), ""
     if open_end and (left := min(timed.values()) * steps) < LONG:
         said = f"Not compiled: {left / 60:.0f} minutes of training are too short to gain by it."
     elif open_end:
-        best, tried, failed = compiled(best, *measured)
+        best, tried, failed = compiled(best, work)
         said = "; ".join([*(f"{name} {seconds * 1000:.0f} ms" for name, seconds in tried.items()), failed]).rstrip("; ")
         said, timed = f"With and without the compiler: {said}.", {**timed, **tried}
     elif training.compiled and parted:

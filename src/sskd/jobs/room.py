@@ -18,6 +18,7 @@ from sskd.train.distributed import launched
 from sskd.train.loop import Trainer
 from sskd.train.rehearsal import rehearse
 from sskd.train.step import Execution
+from sskd.train.trial import Work
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 NOTHING = (
@@ -62,7 +63,7 @@ def with_room(work: Callable[[], T]) -> T | NoRoom:
 def stepped(option: Execution, job: Job, parts: Assembled) -> object:
     """The last stage's step of one process, for `with_room`."""
     size = _batch(job, parts) // launched().size
-    return fastest([option], parts.student, parts.teacher, parts.plan, size, parts.shape, repeats=1)
+    return fastest([option], Work(parts.student, parts.teacher, parts.plan, size, parts.shape), repeats=1)
 
 
 def smaller(job: Job, parts: Assembled, execution: Execution, failed: NoRoom, display: Display) -> Execution:

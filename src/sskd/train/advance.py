@@ -129,15 +129,20 @@ def _form(batch: Batch) -> list[object]:
 
 def on_host(one: Advance) -> dict[str, object]:
     """What a step may change that a graph of it would not, each under what it means if it has changed."""
-    modules = list(one.step.modules())
-    attributes = [(i, name, value) for i, module in enumerate(modules) for name, value in vars(module).items()]
+    held = [value for module in one.step.modules() for value in tree_leaves(dict(vars(module)))]
     state = tree_leaves(one.optimizer.state_dict()["state"])
-    tensors = [*one.step.parameters(), *one.step.buffers(), *state, *(value for *_, value in attributes)]
+    tensors = [*one.step.parameters(), *one.step.buffers(), *state, *held]
     _, numbers, *place = np.random.get_state(legacy=True)
-    generators = (torch.get_rng_state().tolist(), random.getstate(), list(numbers), place)
+    own = [value.get_state().tolist() for value in held if isinstance(value, torch.Generator)]
     return {
-        "a step draws random numbers on the host": generators,
-        "a step keeps count in Python": [one for one in attributes if isinstance(one[2], (bool, int, float, str))],
+        "a step draws random numbers on the host": (
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            list(numbers),
+            place,
+            own,
+        ),
+        "a step keeps count in Python": [value for value in held if isinstance(value, (bool, int, float, str))],
         "a step replaces tensors": [value.data_ptr() for value in tensors if isinstance(value, torch.Tensor)],
     }
 

@@ -8,10 +8,8 @@ from typing import Literal
 
 import torch
 
-from sskd.methods.plan import Plan
-from sskd.models.network import Network
 from sskd.train.step import Execution, Precision
-from sskd.train.trial import Timed, agree, time_step, trains_alike
+from sskd.train.trial import Timed, Work, agree, time_step, trains_alike
 
 
 def candidates(base: Execution, precision: Precision | Literal["auto"], channels_last: bool | None) -> list[Execution]:
@@ -25,15 +23,8 @@ def candidates(base: Execution, precision: Precision | Literal["auto"], channels
 
 
 def fastest(
-    options: Sequence[Execution],
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    batch_size: int,
-    image_shape: tuple[int, int, int],
-    repeats: int = 3,
-    vary_threads: bool = False,
-) -> tuple[Execution, dict[str, float]]:
+    options: Sequence[Execution], work: Work, repeats: int = 3, vary_threads: bool = False
+) -> tuple[Execution, dict[str, float], str]:
     """Time the last stage's training step under each execution, on copies and dummy images.
 
     `vary_threads`: try the best with one thread too, and take that if it is clearly faster: where other processes
@@ -41,14 +32,15 @@ def fastest(
 
     Where a captured step does not train as the eager one does, none is taken.
 
-    Returns the fastest and the seconds per step of each. Neither weights nor torch's generator on the CPU are
-    touched; a GPU's is seeded by every step of a run.
+    Returns the fastest, the seconds per step of each, and why none is captured, if that was asked for. Neither weights
+    nor torch's generator on the CPU are touched; a GPU's is seeded by every step of a run.
     """
-    seconds: dict[Execution, float] = {}
-    given = (student, teacher, plan, batch_size, image_shape)
+    seconds, refused = dict[Execution, float](), ""
 
     def measure(option: Execution) -> None:
-        found = time_step(option, *given, repeats)
+        nonlocal refused
+        found = time_step(option, work, repeats)
+        refused = found.refused or refused
         seconds[option.eager if found.refused else option] = found.seconds
 
     threads = torch.get_num_threads()
@@ -56,7 +48,8 @@ def fastest(
         for option in options:
             measure(option)
         best = min(seconds, key=lambda option: seconds[option])
-        if best.captured and not trains_alike(best, *given):
+        if best.captured and not trains_alike(best, work):
+            refused = "replayed steps do not move the weights as ordinary ones do"
             seconds.clear()
             for option in options:
                 measure(option.eager)
@@ -68,21 +61,14 @@ def fastest(
             torch.set_num_threads(threads)
             best = alone if seconds[alone] < 0.8 * seconds[best] else best
     named = {title(one) + (", 1 thread" if one.threads < threads else ""): value for one, value in seconds.items()}
-    return best, {name: round(value, 4) for name, value in named.items()}
+    rounded = {name: round(value, 4) for name, value in named.items()}
+    return best, rounded, "" if best.captured else refused
 
 
 GAIN = 0.97  # a compiled step is kept where it takes no more than this share of the eager one's time
 
 
-def compiled(
-    eager: Execution,
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    batch_size: int,
-    image_shape: tuple[int, int, int],
-    repeats: int = 5,
-) -> tuple[Execution, dict[str, float], str]:
+def compiled(eager: Execution, work: Work, repeats: int = 5) -> tuple[Execution, dict[str, float], str]:
     """Compile the last stage's step, and keep what is clearly fastest.
 
     On a CUDA device a step that is not captured as a whole may have its passes replayed as CUDA graphs.
@@ -96,7 +82,7 @@ def compiled(
     with torch.random.fork_rng(devices=[]):
         for option in options:
             try:
-                found = time_step(option, student, teacher, plan, batch_size, image_shape, repeats)
+                found = time_step(option, work, repeats)
                 reference = found if option is eager else reference
                 if option is not eager and (found.refused or not agree(found, reference)):
                     raise ArithmeticError(found.refused or "it comes to another loss")

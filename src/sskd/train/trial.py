@@ -24,6 +24,16 @@ NEAR = 0.25  # as a share: losses or updates that differ by more are not rounded
 RATES = (1e-3, 2e-4)  # of steps that are compared: small, so that rounding stays small
 
 
+class Work(NamedTuple):
+    """What steps are tried of: a run's networks and plan, on batches of this form."""
+
+    student: Network
+    teacher: Network | None
+    plan: Plan
+    batch_size: int
+    image_shape: tuple[int, int, int]
+
+
 class Timed(NamedTuple):
     """What a step takes, the loss that it came to (0 for an evaluation), why it was not captured if so asked."""
 
@@ -45,22 +55,15 @@ class Trial(NamedTuple):
     trained: list[nn.Parameter]
 
 
-def trial(
-    execution: Execution,
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    image_shape: tuple[int, int, int],
-    which: int,
-    training: bool = True,
-) -> Trial:
+def trial(execution: Execution, work: Work, which: int, training: bool = True) -> Trial:
     """The `which`-th stage on copies; `training`: not set up to be evaluated."""
     # One copy of everything: terms hold modules of the plan, and must hold the copies.
-    student, teacher, stage, modules = copy.deepcopy((student, teacher, plan.stages[which], dict(plan.modules)))
+    held = (work.student, work.teacher, work.plan.stages[which], dict(work.plan.modules))
+    student, teacher, stage, modules = copy.deepcopy(held)
     terms = {name: term for name, (_, term) in stage.loss.items()}
     named = {"student": student, **modules, **terms}
     if teacher and execution.folded:
-        teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *image_shape), execution.precision == "bf16")
+        teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *work.image_shape), execution.precision == "bf16")
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
     for name, module in named.items():
         module.requires_grad_(name in stage.trains).train(name in stage.trains and training)
@@ -70,22 +73,12 @@ def trial(
     return Trial(stage, advance_of(step, optimizer, Averaging(trained, step.world)), trained)
 
 
-def time_step(
-    execution: Execution,
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    batch_size: int,
-    image_shape: tuple[int, int, int],
-    repeats: int,
-    which: int = -1,
-    evaluating: bool = False,
-) -> Timed:
+def time_step(execution: Execution, work: Work, repeats: int, which: int = -1, evaluating: bool = False) -> Timed:
     """The least of the seconds that steps of a stage take, after those to warm up. `evaluating`: of its measurements,
     instead.
     """
-    tried = trial(execution, student, teacher, plan, image_shape, which, not evaluating)
-    batch = dummy_batch(plan.views.views, tried.stage, batch_size, image_shape, execution)
+    tried = trial(execution, work, which, not evaluating)
+    batch = dummy_batch(work.plan.views.views, tried.stage, work.batch_size, work.image_shape, execution)
     timed, warm, loss = list[float](), WARM + 1 if execution.captured and not evaluating else 1, 0.0
     for _ in range(repeats + warm):
         began = time.perf_counter()
@@ -97,21 +90,12 @@ def time_step(
     return Timed(min(timed[warm:]), loss, tried.advance.refused)
 
 
-def trains_alike(
-    execution: Execution,
-    student: Network,
-    teacher: Network | None,
-    plan: Plan,
-    batch_size: int,
-    image_shape: tuple[int, int, int],
-) -> bool:
+def trains_alike(execution: Execution, work: Work) -> bool:
     """Whether the last stage's captured step moves the weights as the eager one does; over two batches and rates."""
     moved = list[torch.Tensor]()
     for one in (execution.eager, execution):
-        tried = trial(one, student, teacher, plan, image_shape, -1)
-        batches = [
-            dummy_batch(plan.views.views, tried.stage, batch_size, image_shape, one, seed) for seed in range(len(RATES))
-        ]
+        tried, form = trial(one, work, -1), (work.batch_size, work.image_shape, one)
+        batches = [dummy_batch(work.plan.views.views, tried.stage, *form, seed) for seed in range(len(RATES))]
         before = [p.detach().clone() for p in tried.trained]
         for i in range(WARM + 4):
             torch.manual_seed(i)
