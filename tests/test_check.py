@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from sskd.cli.check import _short
+from sskd.jobs import check as checking
 from sskd.methods import METHODS
+from sskd.train.trial import Timed
 from tests.conftest import Cli
 
 QUICK = ("--threads", "1", "--batch_size", "20", "--validation", "0", "--epochs", "6", "--precision", "fp32")
@@ -66,6 +68,16 @@ def test_all_methods(sskd: Cli, few: Path, teacher: Path) -> None:
     assert " ms" not in done.out and "Time here" not in done.out
     refused = sskd("check", *words, "--method", "all", "--options.temperature", "3")
     assert refused.code == 2 and "--options belong to one method" in refused.err
+
+
+def test_why_steps_are_not_one_graph_is_said(
+    sskd: Cli, few: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = Timed(0.01, 1.0, "the host waits for the GPU")
+    monkeypatch.setattr(checking, "time_step", lambda *_, **given: refused if given["which"] else Timed(0.01, 1.0))
+    done = sskd("check", "--data", few, "--student", "cifar_resnet8", "--teacher", teacher, "--epochs", "2")
+    assert done.code == 0, done.err
+    assert "sskd: no CUDA graph is made of student (the host waits for the GPU)." in done.out
 
 
 def test_taps_are_said_briefly() -> None:
