@@ -109,7 +109,7 @@ class Strange(nn.Module):
     ("kind", "message"),
     [
         ("values", "cannot be written as ONNX"),
-        ("random", "gives other logits than torch does"),
+        ("random", "gives other logits than torch"),
         ("infinite", "Is it finite"),
     ],
 )
