@@ -93,8 +93,8 @@ def test_refused(words: str, fragments: tuple[str, ...], distil: Cli, tmp_path: 
         (
             "",
             (
-                "say which command: demo, teacher, distill, check, evaluate, predict, bench, probe, similarity, "
-                "inspect, study, report, data, list.",
+                "say which command: demo, teacher, distill, check, evaluate, predict, export, bench, probe, "
+                "similarity, inspect, study, report, data, list.",
                 "See sskd --help.",
             ),
         ),
