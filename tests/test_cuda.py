@@ -1,6 +1,7 @@
 """On a GPU: methods compute what they do on the CPU, graphs replay the eager step, and the host never waits."""
 
 import copy
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
 from sskd.train.meters import Part
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution
+from sskd.train.step import Execution, Step
 from tests.test_distributed import shorten
 from tests.trainers import ASKING, SIZE, TRANSFORMED, Kept, bank, batch_at, build, rounded, steps_of
 
@@ -117,7 +118,35 @@ def test_a_recording_that_fails_leaves_the_gpu_as_it_was(monkeypatch: pytest.Mon
     assert any("no CUDA graph was made of a step" in note for note in found.notes)
     compare(expected, found, 1e-6)
     assert torch.rand(8, device="cuda").unique().numel() == 8
-    compare(trained(GPU), trained(WAYS["one CUDA graph"]), 1e-6)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    torch.empty(1 << 26, dtype=torch.uint8, device="cuda")
+    torch.cuda.empty_cache()  # gives nothing back while the allocator believes in a recording
+    assert torch.cuda.memory_reserved() == before
+    plain, graph = trained(GPU), trained(WAYS["one CUDA graph"])
+    assert graph.notes == plain.notes
+    compare(plain, graph, 1e-6)
+
+
+def test_a_recording_without_room_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the steps go on, operation by operation."""
+    expected, update = trained(GPU), Step.update
+
+    def hungry(self: Step, *given: Any) -> None:
+        update(self, *given)
+        if torch.cuda.is_current_stream_capturing():
+            torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
+
+    monkeypatch.setattr(Step, "update", hungry)
+    found = trained(WAYS["one CUDA graph"])
+    assert sum("no CUDA graph was made of a step" in note for note in found.notes) == 2  # the head, the student
+    compare(expected, found, 1e-6)
+    monkeypatch.undo()
+    del found
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < 1 << 27
 
 
 def test_a_run_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +155,7 @@ def test_a_run_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(advance, "WARM", 1)  # of the three steps that are left
     for way in (GPU, WAYS["one CUDA graph"]):
         rest = trained(way, copy.deepcopy(whole.saved[-2]))  # whose momentum is trained on
+        assert not any("no CUDA graph" in note for note in rest.notes)
         rest.records = whole.records[: -len(rest.records)] + rest.records
         compare(whole, rest, 1e-7)
 
@@ -156,6 +186,7 @@ def test_half_precision_in_one_graph() -> None:
     torch.compiler.reset()
     plain = trained(Execution("cuda"))
     fast = trained(Execution("cuda", "bf16", channels_last=True, compiled=True, captured=True))
+    assert fast.notes == plain.notes  # nothing was refused
     for one, other in zip(plain.records, fast.records, strict=True):
         assert other["loss"]["total"] == pytest.approx(one["loss"]["total"], rel=0.1)
     assert peak_memory("cuda") > 0

@@ -16,6 +16,7 @@ from sskd.train.step import Losses, Step
 from sskd.views.pretext import Batch
 
 WARM = 3  # steps before the capture: kernels are chosen and compiled, momentum comes into being
+UNFINISHED = list[torch.cuda.CUDAGraph]()  # whose recording failed: torch may still point to them
 
 
 class Advance:
@@ -103,23 +104,38 @@ class Captured(Advance):
 
     def _capture(self, batch: Batch) -> None:
         """Records a step, and runs nothing."""
-        graph, device = torch.cuda.CUDAGraph(), self._stream.device
+        graph, pool, device = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), self._stream.device
         here = torch.cuda.current_stream(device)
         self.optimizer.zero_grad(set_to_none=True)
         gc.collect()  # graphs of a stage before, say, which cannot be destroyed meanwhile
         try:
             # Other threads, which bring the next batches, are free to do what they like.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
                 losses = self.at(self._rate, batch)
-        except RuntimeError as error:
-            self.refused = " ".join(str(error.__context__ or error).split())[:160]
+        except Exception as error:  # what is the step's own fault will be raised again without a recording
+            self.refused = " ".join(str(error.__context__ or error).split())[:160] or type(error).__name__
             torch.cuda.set_stream(here)
-            # torch 2.11 leaves its generator as if recording, and must not lose the graph that its allocator knows.
-            generator = torch.cuda.default_generators[torch.device(device).index or 0]
-            generator.graphsafe_set_state(generator.clone_state())
-            self._failed = graph
+            _give_up(graph, pool, torch.device(device).index or 0)
+        else:
+            self._graph, self._losses = graph, losses
             return
-        self._graph, self._losses = graph, losses
+        # Only now: the error held what the step had made.
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+
+
+def _give_up(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], index: int) -> None:
+    """Undo what torch 2.11 leaves after a recording that failed on the `index`-th GPU."""
+    UNFINISHED.append(graph)
+    graph.reset()  # its memory, if the recording was ended
+    try:
+        # Else the allocator goes on as if recording, keeps every block, and asks the graph, which may be gone.
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
+    except RuntimeError:  # it had ended
+        pass
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())  # it too goes on as if recording
 
 
 def _form(batch: Batch) -> list[object]:

@@ -129,6 +129,8 @@ class StageRun:
             self._train(step, state)
         finally:
             step.close()
+            for module in self.modules.values():
+                module.zero_grad(set_to_none=True)  # a graph's memory lives as long as its gradients
         if self.stage.shared:
             states = {name: self.modules[name].state_dict() for name in self.stage.trains}
             place_kept = self.trainer.shared.keep(self.stage, states, self.trainer.last)
@@ -172,7 +174,6 @@ class StageRun:
             else:
                 self.trainer.keeper.log(record)
             self.trainer.listener.epoch(record)
-        optimizer.zero_grad(set_to_none=True)  # a graph's memory lives as long as its gradients
 
     def enter(self) -> list[nn.Module]:
         """Freeze everything and put it in eval; what the stage trains becomes trainable, in train mode."""
