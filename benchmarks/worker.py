@@ -14,7 +14,8 @@ from types import TracebackType
 import torch
 
 from benchmarks.variants import Setting, Variant, build
-from sskd.train.advance import WARM, synchronisations
+from sskd.train.advance import WARM
+from sskd.train.watch import synchronisations
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # Each process is forked from one that has imported everything and computed nothing: that takes no seconds.

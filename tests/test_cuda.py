@@ -17,13 +17,14 @@ from sskd.memory import peak_memory
 from sskd.methods import METHODS
 from sskd.methods.plan import Plan
 from sskd.train import advance, loop
-from sskd.train.advance import advance_of, synchronisations
+from sskd.train.advance import advance_of
 from sskd.train.averaging import Averaging
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
 from sskd.train.meters import Part
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Step
+from sskd.train.watch import synchronisations
 from tests.test_distributed import shorten
 from tests.trainers import ASKING, SIZE, TRANSFORMED, Kept, bank, batch_at, build, rounded, steps_of
 
@@ -99,6 +100,8 @@ def test_a_run_is_the_eager_run(way: Execution) -> None:
     assert found.notes == expected.notes  # nothing was refused
     assert counters["stats"]["unique_graphs"] == (2 if way.compiled else 0)  # the head, the student
     assert not counters["graph_break"] and not counters["recompiles"]
+    assert all(record.get("compilations", 0) == (way.compiled and record["epoch"] == 1) for record in found.records)
+    assert all(record["waits"] for record in found.records)  # for what was measured, at the epoch's end
     compare(expected, found, 1e-6)
 
 

@@ -37,6 +37,7 @@ def test_a_run_compiles_each_stage_once(monkeypatch: pytest.MonkeyPatch) -> None
     trainer.execution = Execution(compiled=True)
     trainer.fit()
     assert [record["stage"] for record in kept.records] == ["head", "head", "student", "student"]
+    assert [record["compilations"] for record in kept.records] == [1, 0, 1, 0]
     assert counters["stats"]["unique_graphs"] == len(trainer.plan.stages)
     assert not counters["graph_break"] and not counters["recompile_limit"]
 

@@ -11,7 +11,10 @@ from sskd.report.sections import Section
 NUMBERS = 150_000  # in the curves of a report: about 1 MB
 POINTS = 240  # of a curve at most
 FIRST = ("test / top1", "validation / top1", "train / top1", "loss / total")
-_LEFT_OUT = ("stage", "epoch", "step", "seconds", "cpu_seconds", "evaluation_seconds", "peak_mib")
+_LEFT_OUT = (
+    *("stage", "epoch", "step", "seconds", "cpu_seconds", "evaluation_seconds", "peak_mib"),
+    *("compilations", "waits"),
+)
 
 
 def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:

@@ -2,8 +2,6 @@
 
 import gc
 import random
-import warnings
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from sskd.train.averaging import Averaging
 from sskd.train.gradients import gradients_of
 from sskd.train.step import Losses, Step
+from sskd.train.watch import synchronisations
 from sskd.views.pretext import Batch
 
 WARM = 3  # steps before the capture: kernels are chosen and compiled, momentum comes into being
@@ -167,15 +166,3 @@ def advance_of(step: Step, optimizer: torch.optim.Optimizer, averaging: Averagin
     """As the step's execution asks for. What several processes send is not captured."""
     captured = step.execution.captured and step.world.size == 1
     return (Captured if captured else Advance)(step, optimizer, averaging)
-
-
-def synchronisations(work: Callable[[], object]) -> int:
-    """How often the host waits for the GPU while it does this."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            work()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("called a synchronizing" in str(one.message) for one in caught)

@@ -26,6 +26,7 @@ from sskd.train.protocols import Keeper, Listener, Record, Shared
 from sskd.train.remembered import Looked, remembered
 from sskd.train.step import Execution, Step, merge, place
 from sskd.train.synchronised import synchronise
+from sskd.train.watch import watching
 from sskd.views.pretext import Batch
 
 LOOKS, OFTEN = 20, 100  # at the meters in an epoch, or every so many steps, where several processes train
@@ -158,7 +159,9 @@ class StageRun:
         advance = advance_of(step, optimizer, averaging)
         every, told = self.trainer.schedule.evaluate_every, ""
         for epoch in range(first, self.stage.epochs):
-            record = self._epoch(advance, epoch, part)
+            with watching(self.trainer.execution) as watched:
+                record = self._epoch(advance, epoch, part)
+            record |= watched
             if advance.refused and not told:
                 told = f"{self.stage.name}: no CUDA graph was made of a step: {advance.refused}."
                 self.trainer.listener.note(told)
