@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from sskd.methods import METHODS
 from sskd.methods.plan import Plan
 from sskd.train.gradients import gradients_of
-from sskd.train.recompute import frozen_statistics
+from sskd.train.statistics import frozen_statistics, statistics_of_part
 from sskd.train.step import Step
 from tests.trainers import ASKING, SIZE, bank, batch_at, build, steps_of
 
@@ -87,3 +87,39 @@ def test_frozen_statistics() -> None:
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
     norm(values)
     assert norm.num_batches_tracked == 1 and not torch.equal(norm.state_dict()["running_mean"], before["running_mean"])
+
+
+def test_parts_are_remembered_as_much_as_the_whole() -> None:
+    """Also of other sizes than each other. They see a part's variance, so here all parts have the whole's."""
+    values = torch.rand(1, 2, 4, 4, dtype=torch.float64)
+    whole, parts = nn.BatchNorm2d(2).double(), nn.BatchNorm2d(2).double()
+    for images in (values, values - 3):
+        whole(images.expand(9, -1, -1, -1))
+        for size in (4, 4, 1):
+            with statistics_of_part(parts, size / 9):
+                parts(images.expand(size, -1, -1, -1))
+    assert parts.momentum == whole.momentum == 0.1
+    torch.testing.assert_close(parts.running_mean, whole.running_mean, rtol=1e-12, atol=0)
+    # Each of the sizes divides by one less than its number of values.
+    torch.testing.assert_close(parts.running_var, whole.running_var, rtol=0.02, atol=0)
+
+
+def test_an_average_over_everything_stays_one() -> None:
+    norm = nn.BatchNorm2d(2, momentum=None)
+    with statistics_of_part(norm, 0.5):
+        norm(torch.ones(1, 2, 1, 4))
+        norm(torch.zeros(1, 2, 1, 4))
+    torch.testing.assert_close(norm.running_mean, torch.full((2,), 0.5))
+
+
+def test_a_batch_in_parts_moves_running_statistics_as_far() -> None:
+    """Of images that are all alike, so that parts have the whole batch's mean."""
+    found = []
+    for micro_batch in (0, 4):
+        for run, step, parameters in steps_of(build(METHODS["kd"], "fp64")):
+            batch = batch_at(run, 0)
+            batch = batch._replace(images=batch.images[:1].expand_as(batch.images).contiguous())
+            gradients(step, parameters, batch, micro_batch)
+            state = run.modules["student"].state_dict()
+            found.append(torch.cat([value.flatten() for key, value in state.items() if key.endswith("running_mean")]))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)

@@ -113,7 +113,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     import torch  # not above: those who only read results do without it
 
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    try:
+        torch.save(state, buffer)
+    except RuntimeError as error:
+        if "unexpected pos" not in str(error):
+            raise
+        # What torch's writer says when a write fails, and a buffer's fails for want of memory alone.
+        raise MemoryError("a checkpoint could not be put together") from error
     write_atomic(path, buffer.getvalue())
 
 

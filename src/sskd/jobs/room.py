@@ -20,7 +20,14 @@ from sskd.train.rehearsal import rehearse
 from sskd.train.step import Execution
 from sskd.train.trial import Work
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA
+    "can't allocate memory",  # torch, on a CPU
+    "bad_alloc",  # the C++ library
+    # oneDNN, whose scratch memory is part of a primitive. What it cannot compute at all fails with one image too, and
+    # the error then quotes this.
+    "could not create a primitive",
+)
 NOTHING = (
     "Not even a step with one image at a time fits; smaller --size, --precision bf16 or a smaller network need less. "
     "Start again with another --out."

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sskd.methods.plan import Outputs
-from sskd.train.recompute import frozen_statistics
+from sskd.train.statistics import frozen_statistics, statistics_of_part
 from sskd.train.step import Losses, Step, runner
 from sskd.views.pretext import Batch
 
@@ -34,7 +34,8 @@ class InParts:
     The networks first run without gradients, part by part, and their outputs are kept; the loss of all of them, and its
     gradient for each output, are computed once; then each part runs again, with gradients, and passes its own on (as
     Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021). Exact, but that batch
-    norms in training use the statistics of a part. It costs one more forward pass of the student.
+    norms in training use the statistics of a part. What they remember is forgotten as slowly as without parts. It costs
+    one more forward pass of the student.
     """
 
     def __init__(self, step: Step) -> None:
@@ -54,7 +55,8 @@ class InParts:
         sizes = [len(part.labels) for part in parts]
         split = {tap: torch.split(gradient, sizes) for tap, gradient in wanted.items()}
         for i, part in enumerate(parts):
-            outputs = self._student(part, seed + i)
+            with statistics_of_part(self.step, sizes[i] / sum(sizes)):
+                outputs = self._student(part, seed + i)
             passed = [(outputs[tap], gradient[i]) for tap, gradient in split.items() if outputs[tap].requires_grad]
             if passed:
                 torch.autograd.backward([value for value, _ in passed], [gradient for _, gradient in passed])

@@ -1,14 +1,15 @@
 """Activation checkpointing: blocks that run again in the backward pass, instead of keeping what is inside them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
+
+from sskd.train.statistics import frozen_statistics
 
 
 class Recomputed:
@@ -53,22 +54,3 @@ def _twice(block: nn.Module, forward: Callable[..., Any], *arguments: Any, **nam
         return nullcontext(), frozen_statistics(block)
 
     return checkpoint(forward, *arguments, use_reentrant=False, context_fn=contexts, **named)
-
-
-@contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as they would, and remember nothing of it.
-
-    By their momentum: what is overwritten in place could not be differentiated any more.
-    """
-    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.track_running_stats]
-    before = [(norm.momentum, None if (n := norm.num_batches_tracked) is None else n.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            if count is not None and norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.copy_(count)
