@@ -1,5 +1,6 @@
 """Where memory runs out, fewer images are run at a time: alone, and as several processes agree."""
 
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import sskd
 from sskd.data.feed import Share
 from sskd.environment import processor
 from sskd.errors import UserError
+from sskd.files import save_checkpoint
 from sskd.jobs import room
 from sskd.jobs.machine import asked, own_device, resumed
 from sskd.methods import METHODS
@@ -227,3 +229,32 @@ def test_a_run_goes_on_without_its_graph(tmp_path: Path) -> None:
     found = resumed(run, replace(training, captured=False), "cpu", display)  # type: ignore[arg-type]
     assert found == replace(began, captured=False)
     assert display.said == ["This run replayed CUDA graphs so far; from here on it does not."]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("could not create a primitive", True),  # all four as libraries say it under a limit of the address space
+        ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried", True),
+        ("std::bad_alloc", True),
+        ("CUDA out of memory. Tried to allocate 2 GiB.", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_what_running_out_of_memory_looks_like(text: str, expected: bool) -> None:
+    assert room.ran_out(RuntimeError(text)) is expected
+
+
+def test_a_checkpoint_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's writer says something else, of which a user could make nothing."""
+
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if len(content) > 1000:
+                raise MemoryError
+            return super().write(content)
+
+    monkeypatch.setattr("sskd.files.io.BytesIO", Full)
+    with pytest.raises(MemoryError, match="a checkpoint could not be put together"):
+        save_checkpoint(tmp_path / "checkpoint.pt", {"weights": torch.zeros(1000)})
+    assert not list(tmp_path.iterdir())
