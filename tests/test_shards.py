@@ -3,12 +3,13 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from sskd.data import load_source
+from sskd.data import load_source, shards
 from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 from sskd.reading import Reading
@@ -91,3 +92,33 @@ def test_shards_that_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "train-0.tar", samples(3))
     (tmp_path / "classes.txt").write_text("red\ngreen\n")
     refused(r"a/0002\.png of .* has the label '2', none of the 2 classes")
+
+
+def test_what_lies_in_large_shards_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until a shard changes, or what was kept is damaged."""
+    monkeypatch.setenv("SSKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shards, "SMALL", 0)
+    read, honest = list[int](), shards._read
+
+    def counted(tars: Sequence[Path], reading: Reading) -> shards.Contents:
+        read.append(len(tars))
+        return honest(tars, reading)
+
+    monkeypatch.setattr(shards, "_read", counted)
+    data = tmp_path / "data"
+    write(data / "train-000.tar", samples(4))
+    write(data / "train-001.tar", samples(5, first=4))
+    write(data / "val-000.tar", samples(3))
+
+    def loaded() -> tuple[list[int], list[bytes | None]]:
+        train = load_source(str(data)).train
+        assert isinstance(train, Pictures)
+        return train.labels.tolist(), [train.reader.read(i) for i in range(len(train))]
+
+    first = loaded()
+    assert loaded() == first and read == [2, 1]
+    write(data / "train-001.tar", samples(6, first=4))
+    assert len(loaded()[0]) == 10 and read == [2, 1, 2]
+    for kept in (tmp_path / "cache").glob("*.json"):
+        kept.write_bytes(kept.read_bytes().replace(b"0000.png", b"0001.png"))
+    assert len(loaded()[0]) == 10 and read == [2, 1, 2, 2, 1]

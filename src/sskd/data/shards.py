@@ -3,42 +3,50 @@
 import json
 import re
 import tarfile
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 
 from sskd.data.encoded import Encoded, Split, settle
 from sskd.data.folder import IMAGES
+from sskd.data.known import known
 from sskd.data.source import Source
 from sskd.errors import UserError
 from sskd.reading import Reading
 
 LABELS = (".cls", ".json", ".txt")
+SMALL = 16 << 20  # bytes of shards, up to which reading what lies in them takes less than half a second
 NAMES = "classes.txt"  # beside the shards: a class name a line
 
 
 @dataclass(frozen=True)
 class Members:
-    """Images inside tar files, found by their offsets: a `Reader`."""
+    """Images inside tar files, found by their offsets: a `Reader`. Columns, since workers get a copy of it."""
 
-    places: Sequence[tuple[str, int, int, str]]  # tar, offset, length, name
+    tars: Sequence[str]
+    tar: Sequence[int]  # in which of them each image lies
+    offsets: Sequence[int]
+    lengths: Sequence[int]
+    names: Sequence[str]
 
     def read(self, i: int) -> bytes:
         """The member's content."""
-        shard, offset, length, _ = self.places[i]
-        with Path(shard).open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        with Path(self.tars[self.tar[i]]).open("rb") as file:
+            file.seek(self.offsets[i])
+            return file.read(self.lengths[i])
 
     def name(self, i: int) -> str:
         """The member and its shard."""
-        return f"{self.places[i][3]} of {self.places[i][0]}"
+        return f"{self.names[i]} of {self.tars[self.tar[i]]}"
 
     def identity(self, i: int) -> str:
         """Shard, member and length."""
-        return f"{self.name(i)} {self.places[i][2]}"
+        return f"{self.name(i)} {self.lengths[i]}"
 
 
 def load(path: str | None, reading: Reading) -> Source:
@@ -65,27 +73,46 @@ def load(path: str | None, reading: Reading) -> Source:
             f"{folder} has no training shards among {', '.join(tar.name for tar in tars[:5])}; expected train-*.tar. "
             "Name them with --reading.train."
         )
-    members = {kind: _members(files, reading) for kind, files in (("train", train), ("test", test))}
-    names = _names(folder, [label for _, label in members["train"]])
-    splits = {kind: _split(found, names, folder) for kind, found in members.items() if found}
+    tables = {kind: _contents(files, reading) for kind, files in (("train", train), ("test", test))}
+    names = _names(folder, tables["train"]["labels"])
+    splits = {kind: _split(found, names, folder) for kind, found in tables.items() if found["names"]}
+    if "train" not in splits:
+        raise UserError(f"There are no images in the training shards of {folder}, {train[0].name} first.")
     note = f"{folder.name}: {len(train)} training and {len(test)} test shards."
     return settle(Encoded(folder.resolve().name, names, splits["train"], splits.get("test"), notes=(note,)), reading)
 
 
-Found = tuple[tuple[str, int, int, str], str]
+class Contents(TypedDict):
+    """The images of some shards, as plain columns, and how many of them each shard holds."""
+
+    tars: list[str]
+    counts: list[int]
+    offsets: list[int]
+    lengths: list[int]
+    names: list[str]
+    labels: list[str]
 
 
-def _members(tars: Sequence[Path], reading: Reading) -> list[Found]:
-    """Each image's place and its label as text."""
-    found: list[Found] = []
+def _contents(tars: Sequence[Path], reading: Reading) -> Contents:
+    """What lies in these shards. Of large ones it is kept until a shard has another name, length or time of change."""
+    facts = [(str(tar.resolve()), tar.stat()) for tar in tars]
+    if sum(fact.st_size for _, fact in facts) <= SMALL:
+        return _read(tars, reading)
+    told = [[path, fact.st_size, fact.st_mtime_ns, fact.st_ctime_ns] for path, fact in facts]
+    key = json.dumps([reading.image, reading.label, told])
+    return {**known("contents", key, lambda: _read(tars, reading)), "tars": [str(tar) for tar in tars]}
+
+
+def _read(tars: Sequence[Path], reading: Reading) -> Contents:
+    found = Contents(tars=[str(tar) for tar in tars], counts=[], offsets=[], lengths=[], names=[], labels=[])
     for tar in tars:
-        images, labels = dict[str, tuple[str, int, int, str]](), dict[str, str]()
+        images, labels = dict[str, tuple[int, int, str]](), dict[str, str]()
         try:
             with tarfile.open(tar) as archive:
                 for member in archive:
                     key, extension = _parts(member.name)
                     if member.isfile() and _is_image(extension, reading):
-                        images[key] = (str(tar), member.offset_data, member.size, member.name)
+                        images[key] = (member.offset_data, member.size, member.name)
                     elif member.isfile() and _is_label(extension, reading):
                         file = archive.extractfile(member)
                         labels[key] = _label(file.read() if file else b"", extension, reading)
@@ -96,7 +123,12 @@ def _members(tars: Sequence[Path], reading: Reading) -> list[Found]:
                 f"{tar} has no label for {len(missing)} of its {len(images)} images, first {missing[0]}: expected "
                 f"{missing[0]}.cls, .txt or .json beside it. Name another extension or field with --reading.label."
             )
-        found += [(images[key], labels[key]) for key in images]
+        found["counts"].append(len(images))
+        for key, (offset, length, name) in images.items():
+            found["offsets"].append(offset)
+            found["lengths"].append(length)
+            found["names"].append(name)
+            found["labels"].append(labels[key])
     return found
 
 
@@ -134,14 +166,18 @@ def _names(folder: Path, labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels)))
 
 
-def _split(found: Sequence[Found], names: Sequence[str], folder: Path) -> Split:
+def _split(found: Contents, names: Sequence[str], folder: Path) -> Split:
     numbers = {name: i for i, name in enumerate(names)}
-    texts = [label for _, label in found]
-    values = [numbers.get(text, int(text) if text.isdecimal() and int(text) < len(names) else -1) for text in texts]
+    numbers = {**{str(i): i for i in range(len(names))}, **numbers}
+    texts = found["labels"]
+    tar = array("q", chain.from_iterable(repeat(i, count) for i, count in enumerate(found["counts"])))
+    offsets, lengths = array("q", found["offsets"]), array("q", found["lengths"])
+    members = Members(found["tars"], tar, offsets, lengths, found["names"])
+    values = [numbers.get(text, -1) for text in texts]
     if -1 in values:
-        where = found[values.index(-1)]
+        where = values.index(-1)
         raise UserError(
-            f"{where[0][3]} of {where[0][0]} has the label {where[1]!r}, none of the {len(names)} classes of {folder}. "
+            f"{members.name(where)} has the label {texts[where]!r}, none of the {len(names)} classes of {folder}. "
             f"Correct it, or list all classes in {NAMES}."
         )
-    return Split(Members([place for place, _ in found]), torch.tensor(values))
+    return Split(members, torch.tensor(values))
