@@ -1,92 +1,81 @@
-"""Memory of one SSKD step with and without micro-batches and recomputed blocks, each in a process of its own.
+"""Memory and time of one SSKD step with and without micro-batches and recomputed blocks.
 
-`python -m benchmarks.memory --out results/memory-cpu.json`: the most memory that a process has held beyond what it held
-before the step, and the step's seconds, for resnet34 -> resnet50 at 224 pixels, 4 images of 4 views.
+`python -m benchmarks.memory --help`. Each variant is a process of its own, eager; on a GPU also the step as one CUDA
+graph. The memory of the step is the most that was held after the first step, less what was held before it: by the
+process, or by torch's allocator on a GPU, for which it is also told how much of that tensors took.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import auto_cli
 
-from sskd.data.source import DataInfo
-from sskd.environment import environment
-from sskd.files import write_json
-from sskd.jobs.assemble import pair_of
-from sskd.memory import peak_memory
-from sskd.methods import METHODS
-from sskd.methods.plan import Optim
-from sskd.models.network import create_network
-from sskd.models.normalisation import Normalisation
-from sskd.train.gradients import gradients_of
-from sskd.train.step import Execution, Step
-from sskd.train.trial import dummy_batch
-
-TEACHER, STUDENT, IMAGES, CLASSES = "resnet34", "resnet50", 4, 10
-VARIANTS = {
-    "as it is": Execution(),
-    "recompute": Execution(recompute=True),
-    "micro_batch 1": Execution(micro_batch=1),
-    "micro_batch 1, recompute": Execution(micro_batch=1, recompute=True),
-}
+from benchmarks.results import RESULTS, Results
+from benchmarks.step import measure
+from benchmarks.tables import markdown, memory_table
+from benchmarks.variants import Setting, Variant, usual
 
 
-def step_and_batch(execution: Execution, size: int) -> tuple[Step, Any]:
-    torch.manual_seed(0)
-    shape, plain, names = (
-        (3, size, size),
-        Normalisation((0.5,) * 3, (0.2,) * 3, "benchmark"),
-        tuple(map(str, range(CLASSES))),
-    )
-    teacher, student = (create_network(name, names, shape, plain) for name in (TEACHER, STUDENT))
-    labels = torch.arange(IMAGES) % CLASSES
-    data = DataInfo("dummy", IMAGES, names, labels, (0.5,) * 3, (0.2,) * 3, shape)
-    plan = METHODS["sskd"](pair_of(student, teacher, data), epochs=1, optim=Optim(lr=0.1))
-    stage = plan.stages[-1]
-    for module in (teacher, *plan.modules.values()):
-        module.requires_grad_(False).eval()
-    return Step(stage, student, teacher, execution), dummy_batch(plan.views.views, stage, IMAGES, shape, execution)
+def compared(device: str, threads: int, micro_batch: int) -> list[Variant]:
+    """All variants, in bf16 where there is such a thing."""
+    captured = usual(device, threads)
+    plain = captured.eager
+    found = {
+        "as it is": plain,
+        "recompute": replace(plain, recompute=True),
+        f"micro_batch {micro_batch}": replace(plain, micro_batch=micro_batch),
+        f"micro_batch {micro_batch}, recompute": replace(plain, micro_batch=micro_batch, recompute=True),
+    }
+    found |= {"one CUDA graph": captured} if captured.captured else {}
+    return [Variant(name, "ours", execution) for name, execution in found.items()]
 
 
-def measured(name: str, size: int) -> dict[str, Any]:
-    """One variant, in this process."""
-    torch.set_num_threads(1)
-    step, batch = step_and_batch(VARIANTS[name], size)
-    gradients, before = gradients_of(step), peak_memory("cpu")
-    began = time.perf_counter()
-    gradients(batch)
-    seconds = time.perf_counter() - began
-    return {"peak_mib_of_the_step": peak_memory("cpu") - before, "seconds": round(seconds, 2)}
+def main(
+    pairs: tuple[str, ...] = ("resnet34:resnet50:224",),
+    batch_size: int = 4,
+    micro_batch: int = 1,
+    rounds: int = 1,
+    untimed: int = 0,
+    steps: int = 1,
+    classes: int = 100,
+    device: str = "cpu",
+    threads: int | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Measure what a step takes and write the result as JSON.
 
+    Args:
+        pairs: TEACHER:STUDENT:SIDE, networks of the zoo or of timm and the side of their images in pixels.
+        batch_size: images per step; each becomes four views.
+        micro_batch: images that are run at a time.
+        rounds: how often every variant has its turn.
+        untimed: steps of each turn before the clock starts.
+        steps: timed steps per turn.
+        classes: number of classes.
+        device: cpu, cuda, cuda:1...
+        threads: of torch; what torch chooses where it is not given.
+        out: the JSON file; results/memory-DEVICE.json of this repository where it is not given.
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--variant", choices=[*VARIANTS], default=None, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.variant:
-        print(json.dumps(measured(given.variant, given.size)))
-        return
-    found = {}
-    for name in VARIANTS:
-        command = [sys.executable, "-m", "benchmarks.memory", "--size", str(given.size), "--variant", name]
-        found[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{name:>26}  " + "  ".join(f"{key} {value:,}" for key, value in found[name].items()), flush=True)
-    if given.out:
-        conditions = {"teacher": TEACHER, "student": STUDENT, "images": IMAGES, "views": 4, "size": given.size}
-        executions = {name: asdict(execution) for name, execution in VARIANTS.items()}
-        write_json(
-            given.out,
-            {"conditions": conditions, "found": found, "executions": executions, "environment": environment()},
-        )
+    Raises:
+        RuntimeError: no variant of a pair could be run.
+    """
+    threads = threads or torch.get_num_threads()
+    settings = {"pairs": list(pairs), "batch_size": batch_size, "micro_batch": micro_batch, "rounds": rounds}
+    settings |= {"untimed": untimed, "steps": steps, "classes": classes, "device": device, "threads": threads}
+    results = Results(out or RESULTS / f"memory-{device.partition(':')[0]}.json", "memory", settings)
+    for pair in pairs:
+        if pair not in results:
+            teacher, student, side = pair.split(":")
+            given = Setting(teacher, student, batch_size, 2 * batch_size, classes, device, threads, side=int(side))
+            found = measure(compared(device, threads, micro_batch), given, rounds, untimed, steps)
+            if all("failed" in row for row in found.values()):  # not kept: it is tried again by the next call
+                raise RuntimeError(f"{pair}: {next(iter(found.values()))['failed']}")
+            results.keep(pair, found)
+    print("\n\n".join(markdown(table) for table in memory_table(results.values)))
+    return results.values
 
 
 if __name__ == "__main__":
-    main()
+    auto_cli(main, as_positional=False)

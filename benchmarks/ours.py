@@ -17,6 +17,7 @@ from sskd.models.normalisation import Normalisation
 from sskd.seeds import generator_at, mix
 from sskd.train.advance import advance_of
 from sskd.train.averaging import Averaging
+from sskd.train.distributed import World
 from sskd.train.meters import Meter
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Losses, Step, place
@@ -27,14 +28,14 @@ from sskd.views.rotations import rotated
 NORMALISATION = Normalisation((0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761), "CIFAR-100")
 
 
-def random_data(size: int, classes: int) -> tuple[Resident, DataInfo]:
-    """Noise with CIFAR's shape: what a step costs does not depend on what the images show."""
+def random_data(size: int, classes: int, side: int = 32) -> tuple[Resident, DataInfo]:
+    """Noise, of CIFAR's shape by default: what a step costs does not depend on what the images show."""
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, classes, (size,), generator=generator)
     names = tuple(str(n) for n in range(classes))
     mean, std = NORMALISATION.mean, NORMALISATION.std
-    return Resident(pixels, labels), DataInfo("noise", size, names, labels, mean, std, (3, 32, 32))
+    return Resident(pixels, labels), DataInfo("noise", size, names, labels, mean, std, (3, side, side))
 
 
 class Turned(Contrastive):
@@ -61,6 +62,7 @@ class Ours:
         execution: Execution,
         lr: float,
         views: int = 4,
+        world: World = World(),  # noqa: B008  # frozen
     ) -> None:
         torch.manual_seed(0)
         device = torch.device(execution.device)
@@ -75,7 +77,7 @@ class Ours:
             self.teacher = inference_copy(self.teacher.eval(), image, execution.precision == "bf16")
         self.plan = replace(METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr)), views=Turned(views))
         self.stage = self.plan.stages[-1]
-        self.step = Step(self.stage, self.student, self.teacher, execution)
+        self.step = Step(self.stage, self.student, self.teacher, execution, world)
         self._enter({name: term for name, (_, term) in self.stage.loss.items()})
         trained = [p for p in self.step.parameters() if p.requires_grad]
         optimizer, averaging = build_optimizer(trained, self.stage.optim), Averaging(trained, self.step.world)
@@ -96,10 +98,10 @@ class Ours:
         return head, self.plan.modules["teacher_head"]
 
     def batch(self) -> Batch:
-        """The next batch, views included."""
-        device = self.data.pixels.device
-        index, generator = self.order[self.steps % len(self.order)], generator_at(0, "student", 0, self.steps)
-        crops = self.data.crops(self.data.pixels[index], self.plan.views.views, generator)
+        """The next batch, views included; of several processes, this one's rows."""
+        device, share = self.data.pixels.device, self.step.world.share
+        index, generator = share.of(self.order[self.steps % len(self.order)]), generator_at(0, "student", 0, self.steps)
+        crops = self.data.crops(self.data.pixels[index], self.plan.views.views, generator, share)
         dtype = torch.float64 if self.execution.precision == "fp64" else torch.float32
         images, asked = self.plan.views.transform((crops.float() / 255).to(dtype), generator)
         labels = self.data.labels[index]
@@ -116,6 +118,16 @@ class Ours:
     def __call__(self) -> None:
         """One whole step."""
         self.train(self.batch())
+
+
+def refuse_uncaptured(step: object) -> None:
+    """What was to be one CUDA graph and is none would be measured under the graph's name.
+
+    Raises:
+        RuntimeError: of steps that were run already, the graph was refused; why.
+    """
+    if refused := getattr(getattr(step, "advance", None), "refused", ""):
+        raise RuntimeError(f"no CUDA graph is made of the step: {refused}")
 
 
 def normalised(network: Network, images: Tensor) -> Tensor:

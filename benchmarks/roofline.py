@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.ours import Ours, random_data
+from benchmarks.ours import Ours, random_data, refuse_uncaptured
 from benchmarks.results import RESULTS, Results, quartiles
 from benchmarks.tables import markdown, roofline_table
 from benchmarks.variants import FROZEN_RATE, has_bf16
@@ -109,11 +109,16 @@ def profiled(step: Ours, device: str, steps: int) -> dict[str, float]:
 
 
 def replayed(pair: tuple[str, str], execution: Execution, batch_size: int, rounds: int) -> dict[str, Any]:
-    """The same step compiled and replayed as one CUDA graph: its time, and for how much of it the GPU computes."""
+    """The same step compiled and replayed as one CUDA graph: its time, and for how much of it the GPU computes.
+
+    Raises:
+        RuntimeError: the graph was refused.
+    """
     data, info = random_data(1024, 100)
     step = Ours(*pair, data, info, batch_size, replace(execution, compiled=True, captured=True), FROZEN_RATE)
     for _ in range(WARM + 1):
         step()
+    refuse_uncaptured(step)
     times = quartiles([1000 * seconds(step, REPLAYS, execution.device) for _ in range(rounds)])
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         for _ in range(REPLAYS):

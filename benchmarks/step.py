@@ -29,8 +29,10 @@ PAIRS = (
 )
 
 
-def measure(found: list[Variant], setting: Setting, rounds: int, untimed: int, steps: int) -> dict[str, Any]:
-    """Seconds and memory of each variant: all start, then they take turns.
+def measure(
+    found: list[Variant], setting: Setting, rounds: int, untimed: int, steps: int, epoch: int | None = None
+) -> dict[str, Any]:
+    """Seconds and memory of each variant: all start, then they take turns. `epoch`: images, to tell its hours.
 
     A variant that cannot be run, as where a compiler is missing, says so in the result and is left out.
     """
@@ -52,13 +54,14 @@ def measure(found: list[Variant], setting: Setting, rounds: int, untimed: int, s
             for worker in workers if done % 2 == 0 else reversed(workers):
                 turn, row = worker.turn(untimed, steps), values[worker.name]
                 row["rounds_s"].append(turn["seconds"])
-                row["peak_mib"] = max(row["peak_mib"], turn["peak_mib"])
+                for name in ("peak_mib", "tensors_mib"):
+                    row |= {name: max(row.get(name, 0.0), turn[name])} if name in turn else {}
             told = ", ".join(f"{worker.name} {1000 * values[worker.name]['rounds_s'][-1]:.1f}" for worker in workers)
             console.print(f"round {done + 1} of {rounds}, ms: {told}", style="dim")
-    return summary(values, setting.batch_size)
+    return summary(values, setting.batch_size, epoch)
 
 
-def summary(values: dict[str, Any], batch_size: int) -> dict[str, Any]:
+def summary(values: dict[str, Any], batch_size: int, epoch: int | None) -> dict[str, Any]:
     """Per variant its times and memory, and how many times as fast as each reference it is, within each round."""
     for row in values.values():
         if "failed" in row:
@@ -66,6 +69,7 @@ def summary(values: dict[str, Any], batch_size: int) -> dict[str, Any]:
         times = quartiles(row["rounds_s"])
         row |= {"ms_per_step": [1000 * value for value in times], "images_per_s": batch_size / times[1]}
         row |= {"step_mib": row["peak_mib"] - row["before_mib"]}
+        row |= {"hours_per_epoch": epoch / row["images_per_s"] / 3600} if epoch else {}
         for key, name in (("times_alone", ALONE), ("times_with_input", WITH_INPUT), ("times_peer", PEER)):
             reference = values.get(name, {})
             if "rounds_s" not in reference:
@@ -95,6 +99,8 @@ def main(
     only: tuple[str, ...] | None = None,
     images: int = 50_000,
     classes: int = 100,
+    side: int = 32,
+    epoch: int | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Time the SSKD training step, as published and ours, and write the result as JSON.
@@ -112,8 +118,10 @@ def main(
         compiled: measure ours compiled as well.
         peer: measure torchdistill, where it is installed.
         only: names of the variants to measure, as the tables have them; all where it is not given.
-        images: size of the data set of random 3x32x32 images.
+        images: size of the data set of random images.
         classes: number of classes.
+        side: of an image, in pixels.
+        epoch: images of an epoch whose hours are to be told.
         out: the JSON file; results/step-DEVICE.json of this repository where it is not given.
     """
     threads = threads or torch.get_num_threads()
@@ -131,16 +139,20 @@ def main(
         "only": only and list(only),
         "images": images,
         "classes": classes,
+        "side": side,
+        "epoch": epoch,
     }
     results = Results(out or RESULTS / f"step-{device.partition(':')[0]}.json", "step", settings)
     results.values["bf16_instructions"] = has_bf16(device)
     for pair in pairs:
         if pair not in results:
             teacher, student = pair.split(":")
-            setting = Setting(teacher, student, batch_size, images, classes, device, threads, workers=workers)
+            setting = Setting(
+                teacher, student, batch_size, images, classes, device, threads, side=side, workers=workers
+            )
             variants = compared(setting, compiled, peer and find_spec("torchdistill") is not None)
             variants = [one for one in variants if only is None or one.name in only]
-            measured = measure(variants, setting, rounds, untimed, steps)
+            measured = measure(variants, setting, rounds, untimed, steps, epoch)
             if all("failed" in row for row in measured.values()):  # not kept: it is tried again by the next call
                 sys.exit(f"{pair}: every variant failed; {next(iter(measured.values()))['failed']}")
             results.keep(pair, measured)

@@ -65,24 +65,77 @@ def step_table(report: dict[str, Any]) -> list[Lines]:
         "of the published one's",
         "the process's peak, MiB",
     )
+    timed = ("hours per epoch",) if settings.get("epoch") else ()
     for pair, values in report["parts"].items():
         rows = []
         for name, row in values.items():
             if "failed" in row:
-                rows.append((name, "failed", *[""] * 7))
+                rows.append((name, "failed", *[""] * (7 + len(timed))))
                 continue
             ratios = [
                 spread(row[key], 2) if key in row else "" for key in ("times_with_input", "times_alone", "times_peer")
             ]
             share = f"{row['memory_share']:.2f}" if "memory_share" in row else ""
             memory = (f"{row['step_mib']:.0f}", share, f"{row['peak_mib']:.0f}")
-            rows.append((name, spread(row["ms_per_step"], 1), f"{row['images_per_s']:.1f}", *ratios, *memory))
+            hours = (f"{row['hours_per_epoch']:.2f}",) if timed else ()
+            rows.append((name, spread(row["ms_per_step"], 1), f"{row['images_per_s']:.1f}", *ratios, *memory, *hours))
+        side = f" of {settings['side']} pixels" if settings.get("side", 32) != 32 else ""
         title = (
-            f"{pair.replace(':', ' -> ')}, {settings['batch_size']} images x 4 views; {settings['rounds']} rounds of "
-            f"{settings['steps']} steps, {settings['workers']} workers; {machine(report, pair)}"
+            f"{pair.replace(':', ' -> ')}, {settings['batch_size']} images x 4 views{side}; "
+            f"{settings['rounds']} rounds of {settings['steps']} steps, {settings['workers']} workers; "
+            f"{machine(report, pair)}"
         )
-        tables.append(Lines(title, head, tuple(rows)))
+        tables.append(Lines(title, head + timed, tuple(rows)))
     return tables
+
+
+def memory_table(report: dict[str, Any]) -> list[Lines]:
+    """One table for each pair of networks; shares are of the first variant."""
+    settings, tables = report["settings"], []
+    head = ("", "memory of the step, MiB", "share", "at most held, MiB", "of it by tensors, MiB", "ms per step")
+    for pair, values in report["parts"].items():
+        rows, whole = list[Row](), next(iter(values.values())).get("step_mib")
+        for name, row in values.items():
+            if "failed" in row:
+                rows.append((name, "failed", *[""] * 4))
+                continue
+            share = f"{row['step_mib'] / whole:.2f}" if whole else ""
+            held = (f"{row['step_mib']:.0f}", share, f"{row['peak_mib']:.0f}")
+            tensors = f"{row['tensors_mib']:.0f}" if "tensors_mib" in row else ""
+            rows.append((name, *held, tensors, spread(row["ms_per_step"], 1)))
+        teacher, student, side = pair.split(":")
+        views = f"{settings['batch_size']} images x 4 views of {side} pixels"
+        tables.append(Lines(f"{teacher} -> {student}, {views}; {machine(report, pair)}", head, tuple(rows)))
+    return tables
+
+
+def constants_table(report: dict[str, Any]) -> list[Lines]:
+    """One row for each constant."""
+    rows = [
+        (part.replace(":", " -> "), name.replace("_", " "), value if isinstance(value, str) else f"{value:,.4g}")
+        for part, row in report["parts"].items()
+        for name, value in row.items()
+    ]
+    title = f"Steps of {report['settings']['batch_size']} images x 4 views; {machine(report)}"
+    return [Lines(title, ("", "constant", "value"), tuple(rows))]
+
+
+def many_table(report: dict[str, Any]) -> list[Lines]:
+    """One row for each number of processes and kind of similarity."""
+    settings, parts = report["settings"], report["parts"]
+    rows = [("skipped", parts["skipped"], *[""] * 3)] if "skipped" in parts else []
+    one = parts.get("one process")
+    for part, row in parts.items():
+        if part != "skipped":
+            times = f"{row['images_per_s'] / one['images_per_s']:.2f}" if one else ""
+            rate = f"{row['images_per_s']:.1f}"
+            rows.append((part, spread(row["ms_per_step"], 1), rate, times, f"{row['peak_mib']:.0f}"))
+    title = (
+        f"{settings['pair'].replace(':', ' -> ')}, {settings['batch_size']} images x 4 views of {settings['side']} "
+        f"pixels for each process; {machine(report)}"
+    )
+    head = ("", "ms per step, median [quartiles]", "images/s together", "times one", "peak of the first, MiB")
+    return [Lines(title, head, tuple(rows))]
 
 
 def pipeline_table(report: dict[str, Any]) -> list[Lines]:
@@ -184,6 +237,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[Lines]]] = {
     "growth": growth_table,
     "roofline": roofline_table,
     "whole": whole_table,
+    "memory": memory_table,
+    "constants": constants_table,
+    "many": many_table,
     "kernels": kernels_table,
 }
 

@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.as_published import FourRotations, PublishedStep, WithHead, loader
 from benchmarks.ours import NORMALISATION, Ours, normalised, random_data
 from sskd.train.choose import title
-from sskd.train.step import Execution
+from sskd.train.step import Execution, Precision
 
 ALONE, WITH_INPUT, PEER = "as published, without input", "as published, with its input", "torchdistill, its loop"
 FROZEN_RATE = 0.0  # weights, and with them the work of selective transfer, stay the same in every round
@@ -31,6 +31,7 @@ class Setting:
     device: str = "cpu"
     threads: int = 1
     views: int = 4
+    side: int = 32  # of an image, in pixels
     workers: int = 0  # of the published input pipeline and torchdistill's
 
 
@@ -79,7 +80,7 @@ class Fed:
 
 def build(variant: Variant, setting: Setting) -> Running:
     """A variant's networks, data and step; from one seed, so that all variants train the same."""
-    data, info = random_data(setting.images, setting.classes)
+    data, info = random_data(setting.images, setting.classes, setting.side)
     given = (setting.teacher, setting.student, data, info, setting.batch_size)
     if variant.execution is not None:
         return Running(Ours(*given, variant.execution, FROZEN_RATE, setting.views))
@@ -124,6 +125,13 @@ def has_bf16(device: str) -> bool:
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # the last is ARM's
+
+
+def usual(device: str, threads: int, compiled: bool = False) -> Execution:
+    """As a run takes its step, as far as that is known without trying: on a GPU as one CUDA graph."""
+    precision: Precision = "bf16" if has_bf16(device) else "fp32"
+    plain = Execution(device, precision, channels_last=True, folded=True, threads=threads)
+    return replace(plain, compiled=compiled, captured=device.startswith("cuda"))
 
 
 def executions(device: str, threads: int, compiled: bool) -> list[Execution]:

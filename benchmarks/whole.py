@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,33 @@ from jsonargparse import auto_cli
 from benchmarks.results import RESULTS, Results
 from benchmarks.tables import markdown, whole_table
 
+LOOK = 0.5  # seconds between two looks at a run
 
-def run(arguments: list[str], limit: float) -> bool:
-    """One call of the command line; whether it ended by itself."""
-    process = subprocess.Popen([sys.executable, "-m", "sskd", *arguments])
-    try:
-        code = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        process.kill()  # as a machine that is taken away would; the next call goes on from the last checkpoint
-        process.wait()
-        return False
+
+def run(arguments: list[str], limit: float, enough: Callable[[], bool] = lambda: False) -> bool:
+    """One call of the command line, for so many seconds or until there is enough; whether it ended by itself."""
+    process, began = subprocess.Popen([sys.executable, "-m", "sskd", *arguments]), time.monotonic()
+    while (code := process.poll()) is None:
+        if time.monotonic() - began > limit or enough():
+            process.kill()  # as a machine that is taken away would; the next call goes on from the last checkpoint
+            process.wait()
+            return False
+        time.sleep(LOOK)
     if code:
         raise SystemExit(code)
     return True
 
 
+def measured(found: dict[str, Any], student_run: int | None) -> bool:
+    """Whether what is told of the pipeline is all that was asked for."""
+    return bool(found["finished"]) or 0 < (student_run or 0) <= found["stages"]["student"]["epochs"]
+
+
 def told(folder: Path, planned: dict[str, int]) -> dict[str, Any]:
     """Seconds per epoch of each stage so far, evaluation included, and what all planned epochs take at that rate."""
     log = folder / "log.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    whole_lines = log.read_text().split("\n")[:-1] if log.exists() else []  # the run may be writing the next
+    records = [json.loads(line) for line in whole_lines]
     stages: dict[str, Any] = {}
     for stage, epochs in planned.items():
         own = [record for record in records if record.get("stage") == stage and "seconds" in record]
@@ -71,6 +80,7 @@ def main(
     head_epochs: int = 60,
     head_run: int | None = None,
     epochs: int = 240,
+    student_run: int | None = None,
     batch_size: int = 64,
     evaluate_every: int = 5,
     device: str = "cpu",
@@ -88,6 +98,7 @@ def main(
         head_epochs: of the head's stage.
         head_run: epochs of it that are run, where it is to be told from fewer than all.
         epochs: of the student's stage.
+        student_run: epochs of it after which the run is stopped, where that is enough to tell the rest by.
         batch_size: images per step; each becomes four views.
         evaluate_every: epochs between two evaluations, each with a checkpoint.
         device: cpu, cuda, cuda:1...
@@ -96,17 +107,18 @@ def main(
     """
     began = time.monotonic()
     settings = {"teacher": teacher, "student": student, "data": Path(data).name, "head_epochs": head_epochs}
-    settings |= {"head_run": head_run}
+    settings |= {"head_run": head_run, "student_run": student_run}
     settings |= {"epochs": epochs, "batch_size": batch_size, "evaluate_every": evaluate_every, "device": device}
     results = Results(out or RESULTS / f"whole-{device.partition(':')[0]}.json", "whole", settings)
     usual = ["--data", data, "--device", device, "--validation", "0", "--tensorboard", "false"]
     words = ["teacher", *usual, "--model", teacher, "--epochs", str(teacher_epochs), "--out", f"{runs}/teacher"]
+    folder, planned = runs / "student", {"head": head_epochs, "student": epochs}
     if (runs / "teacher" / "result.json").exists() or run(words, limit):
         words = ["distill", *usual, "--student", student, "--teacher", f"{runs}/teacher", "--epochs", str(epochs)]
         words += ["--options.head_epochs", str(head_run or head_epochs), "--batch_size", str(batch_size)]
         words += ["--evaluate_every", str(evaluate_every), "--out", f"{runs}/student", "--cache", f"{runs}/cache"]
-        run(words, limit - (time.monotonic() - began))
-    results.keep("pipeline", told(runs / "student", {"head": head_epochs, "student": epochs}))
+        run(words, limit - (time.monotonic() - began), lambda: measured(told(folder, planned), student_run))
+    results.keep("pipeline", told(folder, planned))
     print("\n\n".join(markdown(table) for table in whole_table(results.values)))
     return results.values
 

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import torch
 
+from benchmarks.ours import refuse_uncaptured
 from benchmarks.variants import Setting, Variant, build
 from sskd.train.advance import WARM
 from sskd.train.watch import synchronisations
@@ -27,7 +28,7 @@ class Worker:
     """A variant's process, seen from the benchmark.
 
     Raises:
-        RuntimeError: the process ended; its own message is on the terminal.
+        RuntimeError: the process ended; why, if it could still say it.
     """
 
     def __init__(self, variant: Variant, setting: Setting) -> None:
@@ -43,15 +44,18 @@ class Worker:
 
     def turn(self, untimed: int, steps: int) -> dict[str, float]:
         """Run so many steps: seconds per step, and the most memory that was held since the first step."""
-        self._pipe.send((untimed, steps))
-        return self._heard()
+        return self._heard((untimed, steps))
 
-    def _heard(self) -> dict[str, float]:
+    def _heard(self, *asked: tuple[int, int]) -> dict[str, float]:
         try:
-            found: dict[str, float] = self._pipe.recv()
-        except EOFError as error:
+            for one in asked:
+                self._pipe.send(one)
+            found: dict[str, float] | str = self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
             self._process.join()
             raise RuntimeError(f"{self.name}: its process ended with {self._process.exitcode}") from error
+        if isinstance(found, str):
+            raise RuntimeError(f"{self.name}: {found}")
         return found
 
     def __enter__(self) -> "Worker":
@@ -65,7 +69,15 @@ class Worker:
 
 
 def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
-    """Build a variant, then take turns until the pipe is closed."""
+    """Take turns until the pipe is closed; what goes wrong is said through it, too."""
+    try:
+        _serve(variant, setting, pipe)
+    except Exception as error:
+        pipe.send(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        raise
+
+
+def _serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
     torch.set_num_threads(setting.threads)
     if setting.device.startswith("cuda"):
         torch.cuda.set_device(torch.device(setting.device).index or 0)  # whose memory is asked for
@@ -79,6 +91,7 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
     if setting.device.startswith("cuda"):
         seconds(running.step, WARM, setting.device)
         waits = {"waits": synchronisations(running.step)}
+    refuse_uncaptured(running.step)
     running.stop()
     memory(setting.device, reset=True)  # what a compiler took is not the step's
     pipe.send({"first_s": took, "before_mib": before, **waits})
@@ -95,13 +108,18 @@ def serve(variant: Variant, setting: Setting, pipe: Connection) -> None:
 
 
 def memory(device: str, reset: bool = False) -> dict[str, float]:
-    """MiB held now, and at most since the last reset: of the GPU where it computes there, else of the process."""
+    """MiB held now, and at most since the last reset: of the GPU where it computes there, else of the process.
+
+    Of a GPU also what tensors took of it at most.
+    """
     if device.startswith("cuda"):
         if reset:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         # Reserved: what graphs use within themselves is allocated to nobody, but nobody else can have it.
-        return {"now_mib": torch.cuda.memory_reserved() / 2**20, "peak_mib": torch.cuda.max_memory_reserved() / 2**20}
+        held = {"now_mib": torch.cuda.memory_reserved(), "peak_mib": torch.cuda.max_memory_reserved()}
+        tensors = {"tensors_mib": torch.cuda.max_memory_allocated()}
+        return {name: value / 2**20 for name, value in {**held, **tensors}.items()}
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
     now, peak = (float(lines[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
     if reset:

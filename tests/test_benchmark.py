@@ -2,23 +2,17 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import as_published, everything, whole
+from benchmarks import as_published
 from benchmarks.ours import Ours, normalised, random_data
 from benchmarks.results import Results, exponent
-from benchmarks.step import measure
-from benchmarks.tables import TABLES, filled, machine
-from benchmarks.variants import ALONE, WITH_INPUT, Setting, Variant, has_bf16
+from benchmarks.tables import filled, machine
 from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.train.step import Execution
@@ -140,24 +134,6 @@ def test_torchdistill_trains_on_the_same_loss() -> None:
     assert images.shape == (8, 4, 3, 32, 32) and labels.shape == (8,)
 
 
-def check_step(written: dict[str, Any]) -> None:
-    """Every variant is there, and its figures agree with each other."""
-    assert written["command"].startswith("python -m benchmarks.step --pairs '[\"cifar_resnet8:cifar_resnet8\"]' ")
-    assert {"python", "torch", "timm", "sskd", "processor", "platform"} <= written.keys()
-    bf16 = [f"ours, bf16 channels_last{end}" for end in ("", " folded")] if has_bf16("cpu") else []
-    fp32 = [f"ours, fp32 {end}" for end in ("contiguous", "channels_last", "channels_last folded")]
-    found = written["parts"]["cifar_resnet8:cifar_resnet8"]
-    assert list(found) == [ALONE, WITH_INPUT, *fp32, *bf16]
-    for row in found.values():
-        low, median, high = row["ms_per_step"]
-        assert 0 < low <= median <= high and len(row["rounds_s"]) == 1 and row["first_s"] > 0
-        assert median == pytest.approx(1000 * row["rounds_s"][0])
-        assert row["images_per_s"] == pytest.approx(4000 / median)
-        assert row["peak_mib"] >= row["before_mib"] > 0
-        for key, reference in (("times_alone", ALONE), ("times_with_input", WITH_INPUT)):
-            assert row[key][1] == pytest.approx(found[reference]["ms_per_step"][1] / median)
-
-
 def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "some.json"
     results = Results(path, "step", {"device": "cpu"})
@@ -171,24 +147,6 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
         path.write_text(json.dumps({**kept, name: "another"}))
         with pytest.raises(SystemExit, match="was measured with another; here is"):
             Results(path, "step", {"device": "cpu"})
-
-
-def test_what_fails_or_is_cut_off_does_not_end_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole pipeline that is stopped, even before the student began, is not called measured."""
-
-    def fail(**given: Any) -> None:
-        raise SystemExit("measured with other settings")
-
-    done, given = list[str](), {"device": "cpu", "tiny": True}
-    monkeypatch.setattr(whole, "main", lambda **given: done.append("whole"))
-    mains = {name: (lambda name=name, **given: done.append(name)) for name in ("step", "pairs", "pipeline", "growth")}
-    monkeypatch.setattr(everything, "MAINS", {**mains, "roofline": fail})
-    with pytest.raises(SystemExit, match="not finished: whole, roofline"):
-        everything.main(tmp_path, data="few", **given)  # type: ignore[arg-type]
-    assert done == ["step", "whole", "pairs", "pipeline", "growth"]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="sees no GPU here"):
-        everything.main(tmp_path)
 
 
 def test_documents_are_filled_from_json(tmp_path: Path) -> None:
@@ -210,35 +168,6 @@ def test_documents_are_filled_from_json(tmp_path: Path) -> None:
     assert filled(text, path, tmp_path) == text
     with pytest.raises(SystemExit, match="0 places"):
         filled("nothing", path, tmp_path)
-
-
-def test_the_gpus_measurements_are_rehearsed(tmp_path: Path) -> None:
-    """A part by the command, then all of them; what the command has measured is not measured again."""
-    place = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
-    command = ["bash", str(place), str(tmp_path), "--parts", '["pipeline"]']
-    environment = {**os.environ, "PYTHON": sys.executable, "LIMIT": "3600"}
-    options = ["--device", "cpu", "--threads", "1", "--tiny", "true"]
-    begun = subprocess.run([*command, *options], env=environment, capture_output=True, text=True)
-    assert begun.returncode == 0, begun.stdout + begun.stderr
-    assert "all is measured" in begun.stdout
-    before = (tmp_path / "pipeline.json").read_bytes()
-    everything.main(tmp_path, device="cpu", threads=1, tiny=True)
-    assert (tmp_path / "pipeline.json").read_bytes() == before
-    files = sorted(path.name for path in tmp_path.glob("*.json"))
-    assert files == ["growth.json", "pairs.json", "pipeline.json", "roofline.json", "step.json"]
-    reports = [json.loads((tmp_path / name).read_text()) for name in files]
-    for report in reports:
-        tables = TABLES[report["benchmark"]](report)
-        assert tables and all(len(row) == len(table.head) for table in tables for row in table.rows)
-        assert report["commits"].keys() == report["parts"].keys()
-    growth, _, pipeline, roofline, _ = (report["parts"] for report in reports)
-    check_step(reports[-1])
-    assert growth["losses, width"]["sizes"] == [8, 16] and len(growth["step, batch_size"]["step_mib"]) == 1
-    assert all(row["images_per_s"][1] > 0 for name, row in pipeline.items() if "ms" not in name)
-    kinds = roofline["cifar_resnet8:cifar_resnet8, fp32"]["kinds"]
-    assert kinds["convolutions"]["flops"] > 0.9 * sum(row["flops"] for row in kinds.values())
-    broken = measure([Variant(ALONE, "alone")], Setting("cifar_resnet8", "no_such_network", 4, 16, 4), 1, 0, 1)
-    assert "its process ended" in broken[ALONE]["failed"]
 
 
 def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
