@@ -34,6 +34,18 @@ def write_photographs(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
+def write_streamable(folder: Path, counts: dict[str, int]) -> Path:
+    """The same as parquet, as the hub has data sets that can be streamed."""
+    import datasets
+
+    loaded = datasets.load_dataset(str(write_photographs(folder / "photographs", counts)))
+    (folder / "stored").mkdir()
+    for split, rows in loaded.items():
+        embedded = rows.map(lambda row: row, features=rows.features)
+        embedded.cast_column("image", datasets.Image()).to_parquet(folder / "stored" / f"{split}.parquet")
+    return folder / "stored"
+
+
 def write_oddities(place: Path) -> None:
     """A grey, a CMYK, a turned and a palette image, one with an alpha channel; one of each that can be read."""
     image = cut(scenes()["flower"], np.random.default_rng(1), 30, 31)

@@ -1,11 +1,15 @@
 """What a training would take, from short samples of its decoding and of its steps."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks.photographs import write_folders, write_shards
-from sskd.jobs.cost import PATIENCE, Decoding, Stepping, hours, stepping
+from sskd.data.feed import Cut
+from sskd.jobs.cost import PATIENCE, WARM, Decoding, Stepping, _rate, hours, stepping
 from sskd.train.trial import Timed
 from tests.conftest import Cli
 
@@ -13,13 +17,16 @@ QUICK = ("--threads", "1", "--batch_size", "4", "--validation", "0", "--size", "
 
 
 def decoded(training: float, evaluation: float, when: str = "workers") -> Decoding:
-    return Decoding(when, training, evaluation, 4, 224, 8)  # type: ignore[arg-type]
+    return Decoding(when, training, evaluation, 4, 224, 8, 64)  # type: ignore[arg-type]
 
 
 def test_a_gpu_waits_for_the_slower_and_a_cpu_for_both() -> None:
     """10 steps of 1 s with 100 images each, decoded at 50/s; 30 images of evaluation at 0.1 s, decoded at 5/s."""
     step, length = Stepping(1.0, 0.1, 100), (1000, 100, 30, 6, 2)
+    unknown = hours(step, decoded(50, 5), 1000, 100, None, 6, 2, "cuda:0")
+    assert unknown.evaluation is None and 3600 * unknown.whole == pytest.approx(6 * 20)
     gpu, cpu = (hours(step, decoded(50, 5), *length, device) for device in ("cuda:0", "cpu"))
+    assert gpu.evaluation and cpu.evaluation
     assert [3600 * gpu.epoch, 3600 * gpu.evaluation] == pytest.approx([20, 6]) and gpu.bound == "decoding"
     assert [3600 * cpu.epoch, 3600 * cpu.evaluation] == pytest.approx([30, 9])
     assert 3600 * gpu.whole == pytest.approx(6 * 20 + 3 * 6)
@@ -27,6 +34,21 @@ def test_a_gpu_waits_for_the_slower_and_a_cpu_for_both() -> None:
     assert 3600 * fast.epoch == pytest.approx(10) and fast.bound == "step"
     for nothing in (None, decoded(50, 5, "once")):
         assert 3600 * hours(step, nothing, *length, "cpu").epoch == pytest.approx(10)
+
+
+def test_decoding_is_counted_once_it_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 2: a slow start is left out, unless there is nothing after it."""
+    now, none = [0.0], torch.empty(0)
+
+    def batches(count: int) -> Iterator[Cut]:
+        for i in range(count):
+            now[0] += 100.0 if i == 0 else 0.5
+            yield Cut(none, torch.zeros(2), none, none)
+
+    monkeypatch.setattr("sskd.jobs.cost.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert _rate(batches(WARM + 3)) == (4.0, 6)
+    slow, counted = _rate(batches(WARM))
+    assert counted == 2 * WARM and slow == pytest.approx(2 * WARM / (100 + 0.5 * (WARM - 1)))
 
 
 def test_long_steps_are_sampled() -> None:

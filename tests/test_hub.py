@@ -20,7 +20,7 @@ from sskd.models.build import build
 from sskd.reading import Reading
 from sskd.views.pretext import Plain
 from tests.conftest import TRAINING, Cli
-from tests.photographs import CLASSES, write_photographs
+from tests.photographs import CLASSES, write_photographs, write_streamable
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
 
@@ -65,13 +65,7 @@ def test_without_a_network_the_hub_says_so_within_seconds(tmp_path: Path, monkey
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """Photographs as parquet, which can be streamed."""
-    folder = write_photographs(tmp_path / "photographs", {"train": 12, "test": 4})
-    for split, rows in datasets.load_dataset(str(folder)).items():
-        (tmp_path / "stored").mkdir(exist_ok=True)
-        embedded = rows.map(lambda row: row, features=rows.features)
-        embedded.cast_column("image", datasets.Image()).to_parquet(tmp_path / "stored" / f"{split}.parquet")
-    return tmp_path / "stored"
+    return write_streamable(tmp_path, {"train": 12, "test": 4})
 
 
 def test_a_stream_depends_on_its_address_alone(stored: Path) -> None:
@@ -113,6 +107,10 @@ def test_methods_on_a_stream(stored: Path, sskd: Cli, tmp_path: Path, monkeypatc
     words = ("--student", "cifar_resnet8", "--teacher", tmp_path / "teacher", "--out", tmp_path / "run")
     done = sskd("distill", *data, *words, "--options.head_epochs", "1", *TRAINING)
     assert done.code == 0, done.err
+    monkeypatch.setenv("COLUMNS", "200")
+    checked = sskd("check", *data, "--student", "cifar_resnet8", "--method", "ce", *TRAINING)
+    assert checked.code == 0 and "Nobody says how many images the test stream has" in checked.out, checked
+    assert "not known" in checked.out
     refused = sskd("distill", *data, *words[:-1], tmp_path / "no", "--fraction", "0.5", *TRAINING)
     assert refused.code == 2 and "--fraction 0.5 needs images that can be asked for by number" in refused.err
     monkeypatch.setitem(METHODS, "memory", remembering)

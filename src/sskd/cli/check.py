@@ -118,7 +118,9 @@ def _rate(images: float) -> str:
     return f"{images:,.0f}" if images >= 10 else f"{images:.1f}"
 
 
-def _duration(hours: float) -> str:
+def _duration(hours: float | None) -> str:
+    if hours is None:
+        return "not known"
     if hours >= 1:
         return f"{hours:,.1f} h"
     return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
@@ -135,6 +137,10 @@ def _conditions(checked: Checked, execution: Execution) -> list[str]:
         f"Steps of {size} images{sampled} on {execution.device}, {threads}, {title(execution)}, not compiled. The most "
         f"memory held while measuring: {checked.peak_mib:,} MiB{', for so many images' if sampled else ''}."
     ]
+    if any(one.hours and one.hours.evaluation is None for one in found):
+        said.append(
+            "Nobody says how many images the test stream has: the whole time and its cost leave evaluation out."
+        )
     for method, stages in checked.stages.items():
         refused = [f"{one.name} ({one.step.refused})" for one in stages if one.step and one.step.refused]
         said += [f"{method}: no CUDA graph is made of {', '.join(refused)}."] if refused else []
@@ -142,7 +148,7 @@ def _conditions(checked: Checked, execution: Execution) -> list[str]:
         crops = f"{one.crops} crop{'' if one.crops == 1 else 's'} of {one.size} pixels of each image"
         rates = f"{one.training:,.0f} images/s with {crops}, {one.evaluation:,.0f} for evaluation"
         how = f"{one.workers} workers" if one.when == "workers" else "threads"
-        said.append(f"Decoding: {rates} ({how}).")
+        said.append(f"Decoding: {rates} ({how}; {one.sample} images were sampled).")
         if one.when == "once":
             said.append("The photographs fit in memory and are decoded once, which the times leave out.")
         elif not execution.device.startswith("cuda"):

@@ -144,7 +144,8 @@ def _stream(found: _Found, rows: Any, title: str, epoch_images: int | None) -> S
         for row in shuffled.skip(first):
             yield encoded_bytes(row[found.image]), int(row[found.label])
 
-    return Stream(samples, int(size), f"{found.name} {title} {rows.info.version} {rows.info.dataset_size}")
+    identity = f"{found.name} {title} {rows.info.version} {rows.info.dataset_size}"
+    return Stream(samples, int(size), identity, counted=bool(epoch_images or stated))
 
 
 def _one(splits: Any, asked: str | None, usual: tuple[str, ...], name: str, optional: bool = False) -> Any:

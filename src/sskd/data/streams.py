@@ -29,13 +29,15 @@ Numbered = tuple[int, Sample]
 @dataclass(frozen=True)
 class Stream:
     """`samples(seed, first)` gives an epoch, shuffled by the seed, from its sample number `first` on; without a seed
-    in order. `size` samples make an epoch. `identity` changes when the data does.
+    in order. `size` samples make an epoch; with `counted` false nobody said how many there are, and only evaluation,
+    which goes on to the end, can use it. `identity` changes when the data does.
     """
 
     samples: Callable[[int | None, int], Iterator[Sample]]
     size: int
     identity: str
     channels: int = 3
+    counted: bool = True
     labels: Int64[Tensor, "0"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # not known before
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from sskd.data.streams import Stream
 from sskd.errors import UserError
 from sskd.jobs.assemble import Prepared, planned, prepare
 from sskd.jobs.cost import Decoding, Hours, Stepping, decoding, hours, stepping
@@ -140,7 +141,8 @@ def _measured(
         work = Work(parts.student, parts.teacher, plan, count, images)
         return time_step(execution, work, repeats=1, which=which, evaluating=evaluating)
 
-    step, evaluated = stepping(timed, size), sum(len(one) for one in parts.splits.evaluation.values())
-    training = job.training
+    step, training, evaluation = stepping(timed, size), job.training, parts.splits.evaluation.values()
+    counted = all(one.counted for one in evaluation if isinstance(one, Stream))
+    evaluated = sum(len(one) for one in evaluation) if counted else None
     length = (cost.images, size, evaluated, cost.epochs, training.evaluate_every)
     return replace(cost, step=step, decoding=decoded, hours=hours(step, decoded, *length, execution.device))

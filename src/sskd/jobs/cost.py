@@ -14,6 +14,7 @@ from sskd.data.feed import Cut
 from sskd.data.images import Images
 from sskd.data.prepare import make_feed
 from sskd.data.source import ImageSet
+from sskd.data.streams import Stream
 from sskd.jobs.assemble import Prepared, when_decoded
 from sskd.jobs.job import Job
 from sskd.jobs.room import ran_out
@@ -35,6 +36,7 @@ class Decoding:
     crops: int
     size: int
     workers: int
+    sample: int  # images that `training` was measured with
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Hours:
     """A stage, in hours, and what bounds it."""
 
     epoch: float
-    evaluation: float  # after an epoch
-    whole: float
+    evaluation: float | None  # after an epoch; None where nobody says how many images it has
+    whole: float  # without evaluation where that is None
     bound: Literal["step", "decoding"]
 
 
@@ -70,21 +72,21 @@ def decoding(job: Job, parts: Prepared, crops: int, device: str) -> Decoding | N
     when = when_decoded(parts.splits, cut, job.training.decode)
     kind: Literal["once", "workers", "stream"] = "once" if when == "once" else "workers"
 
-    def feed(images: ImageSet) -> float:
+    def feed(images: ImageSet) -> tuple[float, int]:
         made = make_feed(images, cut, torch.device(device), workers)
-        size = min(BATCH, len(images))
+        size = max(1, min(BATCH, len(images) // (2 * WARM)))  # of few images too there are batches to count
         if images is train:
             return _rate(batch for batch, _ in made.epoch(size, crops, ("sample",)))
-        return _rate(made.whole(size))
+        return _rate(made.whole(BATCH if isinstance(images, Stream) else size))
 
     test = parts.splits.evaluation["test"]
-    slow = feed(train)
-    fast = slow if isinstance(test, Images) else feed(test)
-    return Decoding("stream" if not len(train.labels) else kind, slow, fast, crops, cut.size, workers)
+    slow, sample = feed(train)
+    fast = slow if isinstance(test, Images) else feed(test)[0]
+    return Decoding("stream" if isinstance(train, Stream) else kind, slow, fast, crops, cut.size, workers, sample)
 
 
-def _rate(batches: Iterable[Cut]) -> float:
-    """Images/s that come, once they flow."""
+def _rate(batches: Iterable[Cut]) -> tuple[float, int]:
+    """Images/s that come, and how many were counted: once they flow or, where fewer come, from the start."""
     began = time.perf_counter()
     images, counted, since = 0, 0, began
     for i, batch in enumerate(batches):
@@ -95,7 +97,8 @@ def _rate(batches: Iterable[Cut]) -> float:
         elif now - since > SAMPLE:
             break
     now = time.perf_counter()
-    return (images - counted) / (now - since) if images > counted else images / (now - began)
+    flowed = images - counted
+    return (flowed / (now - since), flowed) if flowed else (images / (now - began), images)
 
 
 def stepping(time_step: Callable[[int, bool], Timed], batch_size: int) -> Stepping:
@@ -120,12 +123,12 @@ def hours(
     decoded: Decoding | None,
     images: int,
     batch_size: int,
-    evaluated: int,
+    evaluated: int | None,
     epochs: int,
     evaluate_every: int,
     device: str,
 ) -> Hours:
-    """A stage of so many `images` in an epoch, with `evaluated` images after every so many epochs.
+    """A stage of so many `images` in an epoch, with `evaluated` images (None: nobody says) after every so many epochs.
 
     A GPU computes while the cores decode, and the slower of the two decides; on the CPU both want the same cores, and
     their times add up.
@@ -135,8 +138,11 @@ def hours(
         return max(one, other) if device.startswith("cuda") else one + other
 
     every = decoded is not None and decoded.when != "once"
-    loading, looking = (images / decoded.training, evaluated / decoded.evaluation) if decoded and every else (0.0, 0.0)
+    loading, looking = (images / decoded.training, 1 / decoded.evaluation) if decoded and every else (0.0, 0.0)
     stepping = images // batch_size * step.seconds
-    epoch, evaluation = both(stepping, loading), both(evaluated * step.evaluation, looking)
-    whole = epochs * epoch + math.ceil(epochs / evaluate_every) * evaluation
-    return Hours(epoch / 3600, evaluation / 3600, whole / 3600, "step" if stepping >= loading else "decoding")
+    bound: Literal["step", "decoding"] = "step" if stepping >= loading else "decoding"
+    epoch = both(stepping, loading) / 3600
+    if evaluated is None:
+        return Hours(epoch, None, epochs * epoch, bound)
+    evaluation = evaluated * both(step.evaluation, looking) / 3600
+    return Hours(epoch, evaluation, epochs * epoch + math.ceil(epochs / evaluate_every) * evaluation, bound)

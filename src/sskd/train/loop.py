@@ -25,7 +25,7 @@ from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
 from sskd.train.remembered import Looked, remembered
 from sskd.train.step import Execution, Step, merge, place
-from sskd.train.synchronised import synchronise
+from sskd.train.synchronised import arrange_norms
 from sskd.train.watch import watching
 from sskd.views.pretext import Batch
 
@@ -75,15 +75,15 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self.last: Record = {}
         place({**self.networks, **plan.modules}, execution)
-        self._synchronise()
+        self._arrange_norms()
 
-    def _synchronise(self) -> None:
-        if self.world.size == 1 or self.world.batch_norm == "per_device":
+    def _arrange_norms(self) -> None:
+        if self.world.size == 1:
             return
         terms = {f"{stage.name}/{name}": term for stage in self.plan.stages for name, (_, term) in stage.loss.items()}
         trained = {"student": self.student, **self.plan.modules, **terms}
-        if left := sum(synchronise(module, self.world) for module in trained.values()):
-            self.listener.note(f"{left} batch norms do more than normalise and keep the statistics of each process.")
+        if note := arrange_norms(trained.values(), self.world, self.schedule.batch_size):
+            self.listener.note(note)
 
     def fit(self) -> None:
         """Run every stage to its end. Afterwards `last` is the last record and `best` the best on validation, if any.

@@ -1,5 +1,7 @@
 """Batch norms with the statistics of all processes' images: `torch.nn.SyncBatchNorm` for any device and dtype."""
 
+from collections.abc import Collection
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,6 +45,19 @@ class SynchronisedBatchNorm(_BatchNorm):
         share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
         self.running_mean.copy_((1 - share) * self.running_mean + share * mean)
         self.running_var.copy_((1 - share) * self.running_var + share * variance * (count / max(count - 1, 1)))
+
+
+def arrange_norms(modules: Collection[nn.Module], world: World, batch_size: int) -> str:
+    """Synchronise the batch norms of what is trained, if that is wanted; returns what to tell the user, if anything."""
+    if world.batch_norm == "synchronised":
+        left = sum(synchronise(module, world) for module in modules)
+        return f"{left} batch norms do more than normalise and keep the statistics of each process." if left else ""
+    if not any(isinstance(part, _BatchNorm) for module in modules for part in module.modules()):
+        return ""
+    return (
+        f"Batch norms see the {batch_size // world.size} images of their own process, not the {batch_size} of the "
+        "whole batch: with few images accuracy can suffer. --batch_norm synchronised takes the statistics of all."
+    )
 
 
 def synchronise(module: nn.Module, world: World) -> int:
