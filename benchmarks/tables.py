@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import scale
 from benchmarks.variants import WITH_INPUT
 
 Row = tuple[str, ...]
@@ -110,14 +111,19 @@ def memory_table(report: dict[str, Any]) -> list[Lines]:
 
 
 def constants_table(report: dict[str, Any]) -> list[Lines]:
-    """One row for each constant."""
+    """One row for each constant; then what was assumed, and what is reckoned from both."""
     rows = [
         (part.replace(":", " -> "), name.replace("_", " "), value if isinstance(value, str) else f"{value:,.4g}")
         for part, row in report["parts"].items()
         for name, value in row.items()
     ]
-    title = f"Steps of {report['settings']['batch_size']} images x 4 views; {machine(report)}"
-    return [Lines(title, ("", "constant", "value"), tuple(rows))]
+    title = f"Measured. Steps of {report['settings']['batch_size']} images x 4 views; {machine(report)}"
+    tables = [Lines(title, ("", "constant", "value"), tuple(rows))]
+    if scale.STEP in report["parts"]:
+        assumed = tuple((name, one.source, one.said) for name, one in scale.ASSUMED.items())
+        tables.append(Lines("Assumed", ("", "from", "value"), assumed))
+        tables.append(Lines("Reckoned", ("", "from", "value"), tuple(scale.reckoned(report["parts"]))))
+    return tables
 
 
 def many_table(report: dict[str, Any]) -> list[Lines]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,24 @@ def test_documents_are_filled_from_json(tmp_path: Path) -> None:
     assert filled(text, path, tmp_path) == text
     with pytest.raises(SystemExit, match="0 places"):
         filled("nothing", path, tmp_path)
+
+
+PLACE = Path(__file__).parents[1]
+MARKED = [
+    (document, file)
+    for document in sorted((PLACE / "docs").glob("*.md"))
+    for file in re.findall(r"<!-- (results/.*?\.json) -->", document.read_text())
+]
+
+
+@pytest.mark.parametrize(("document", "file"), MARKED, ids=[f"{one.name}-{file}" for one, file in MARKED])
+def test_documents_show_what_was_measured(document: Path, file: str) -> None:
+    """What is reckoned too, or that nothing was measured."""
+    text = document.read_text()
+    if (PLACE / file).exists():
+        assert filled(text, PLACE / file, PLACE) == text
+    else:
+        assert f"<!-- {file} -->\n*Not measured yet.*\n<!-- end -->" in text
 
 
 def test_a_file_that_is_gone_on_with_says_which_commit_measured_what(
