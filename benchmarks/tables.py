@@ -49,7 +49,7 @@ def machine(report: dict[str, Any], *parts: str) -> str:
     commits = ", ".join(dict.fromkeys(made.get(part, whole)[:7] for part in parts or made or ("all",)))
     threads = report["settings"].get("threads") or report["threads"]
     malloc = f"{report['allocator']}, " if report.get("allocator") else ""
-    return f"{where}, {threads} threads, {malloc}torch {report['torch']}, commit {commits}"
+    return f"{where}, {threads} thread{'' if threads == 1 else 's'}, {malloc}torch {report['torch']}, commit {commits}"
 
 
 def step_table(report: dict[str, Any]) -> list[Lines]:
@@ -110,10 +110,16 @@ def memory_table(report: dict[str, Any]) -> list[Lines]:
     return tables
 
 
+def _plain(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def constants_table(report: dict[str, Any]) -> list[Lines]:
     """One row for each constant; then what was assumed, and what is reckoned from both."""
     rows = [
-        (part.replace(":", " -> "), name.replace("_", " "), value if isinstance(value, str) else f"{value:,.4g}")
+        (part.replace(":", " -> "), name.replace("_per_s", "/s").replace("_", " "), _plain(value))
         for part, row in report["parts"].items()
         for name, value in row.items()
     ]
