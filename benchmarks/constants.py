@@ -22,10 +22,11 @@ from jsonargparse import auto_cli
 from torch.multiprocessing.spawn import start_processes
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.lines import markdown
 from benchmarks.ours import Ours, random_data, refuse_uncaptured
 from benchmarks.photographs import photographs
 from benchmarks.results import RESULTS, Results
-from benchmarks.tables import constants_table, markdown
+from benchmarks.tables import constants_table
 from benchmarks.variants import FROZEN_RATE, usual
 from benchmarks.worker import CONTEXT, seconds, wait
 from sskd.data.crops import Resized

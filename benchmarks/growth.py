@@ -15,8 +15,9 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
+from benchmarks.lines import markdown
 from benchmarks.results import RESULTS, Results, exponent
-from benchmarks.tables import growth_table, markdown
+from benchmarks.tables import growth_table
 from benchmarks.variants import Setting, Variant, has_bf16
 from benchmarks.worker import Worker, wait
 from sskd.methods.parts import CrossEntropy, SoftTargets

@@ -12,8 +12,9 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
+from benchmarks.lines import markdown
 from benchmarks.results import RESULTS, Results, quartiles
-from benchmarks.tables import kernels_table, markdown
+from benchmarks.tables import kernels_table
 from benchmarks.variants import has_bf16
 from sskd.train.detours import with_fp32_gradients
 

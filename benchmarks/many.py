@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 
+from benchmarks.lines import markdown
 from benchmarks.member import Task
 from benchmarks.results import RESULTS, Results
-from benchmarks.tables import many_table, markdown
+from benchmarks.tables import many_table
 from sskd.train.distributed import Relations
 
 HERE = Path(__file__).parents[1]

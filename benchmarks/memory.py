@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from jsonargparse import auto_cli
 
+from benchmarks.lines import markdown
 from benchmarks.results import RESULTS, Results
 from benchmarks.step import measure
-from benchmarks.tables import markdown, memory_table
+from benchmarks.tables import memory_table
 from benchmarks.variants import Setting, Variant, usual
 
 

@@ -6,8 +6,10 @@ with its own cut, colours and grain, 500 x 375 pixels or upright, about 110 KB o
 
 import argparse
 import io
+import math
 import tarfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +63,14 @@ def write_shards(folder: Path, images: int, tests: int, classes: int, each: int)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classes.txt").write_text("".join(f"{name(label)}\n" for label in range(classes)))
     for seed, (split, count) in enumerate((("train", images), ("val", tests))):
-        for i, (content, label) in enumerate(photographs(count, classes, seed)):
-            with tarfile.open(folder / f"{split}-{i // each:06}.tar", "a") as archive:
-                for extension, data in (("jpg", content), ("cls", str(label).encode())):
-                    member = tarfile.TarInfo(f"{i:08}.{extension}")
-                    member.size = len(data)
-                    archive.addfile(member, io.BytesIO(data))
+        made = enumerate(photographs(count, classes, seed))
+        for shard in range(math.ceil(count / each)):
+            with tarfile.open(folder / f"{split}-{shard:06}.tar", "w") as archive:
+                for i, (content, label) in islice(made, each):
+                    for extension, data in (("jpg", content), ("cls", str(label).encode())):
+                        member = tarfile.TarInfo(f"{i:08}.{extension}")
+                        member.size = len(data)
+                        archive.addfile(member, io.BytesIO(data))
     return folder
 
 

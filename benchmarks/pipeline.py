@@ -21,9 +21,10 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks.as_published import FourRotations, loader
 from benchmarks.inside import inside_and_outside
+from benchmarks.lines import markdown
 from benchmarks.ours import NORMALISATION, random_data
 from benchmarks.results import RESULTS, Results, quartiles
-from benchmarks.tables import markdown, pipeline_table
+from benchmarks.tables import pipeline_table
 from benchmarks.worker import wait
 from sskd.data.batches import Resident
 from sskd.data.crops import Resized

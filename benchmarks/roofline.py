@@ -21,9 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.lines import markdown
 from benchmarks.ours import Ours, random_data, refuse_uncaptured
 from benchmarks.results import RESULTS, Results, quartiles
-from benchmarks.tables import markdown, roofline_table
+from benchmarks.tables import roofline_table
 from benchmarks.variants import FROZEN_RATE, has_bf16
 from benchmarks.worker import seconds, wait
 from sskd.train.advance import WARM

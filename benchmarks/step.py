@@ -16,8 +16,9 @@ import torch
 from jsonargparse import auto_cli
 from rich.console import Console
 
+from benchmarks.lines import markdown
 from benchmarks.results import RESULTS, Results, quartiles
-from benchmarks.tables import markdown, step_table
+from benchmarks.tables import step_table
 from benchmarks.variants import ALONE, PEER, WITH_INPUT, Setting, Variant, compared, has_bf16
 from benchmarks.worker import Worker
 

@@ -7,49 +7,13 @@ tables between its pair of marks there: `<!-- results/step-cpu.json -->` and `<!
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import scale
+from benchmarks.lines import Lines, Row, machine, markdown, spread
 from benchmarks.variants import WITH_INPUT
-
-Row = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Lines:
-    """A table as text."""
-
-    title: str
-    head: Row
-    rows: tuple[Row, ...]
-
-
-def markdown(lines: Lines) -> str:
-    """As Markdown, for a terminal and for a document."""
-    rule = "|".join(["---", *["---:"] * (len(lines.head) - 1)])
-    text = [f"**{lines.title}**", "", *("| " + " | ".join(row) + " |" for row in (lines.head,)), f"|{rule}|"]
-    return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in lines.rows)])
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Median and quartiles."""
-    low, middle, high = (f"{value:.{digits}f}" for value in values)
-    return f"{middle} [{low}, {high}]"
-
-
-def machine(report: dict[str, Any], *parts: str) -> str:
-    """Where and with what these parts were measured; all of them where none is named."""
-    device = report["settings"].get("device", "cpu")
-    where = report["accelerator"] if device.startswith("cuda") else report["processor"]
-    whole = (report.get("git") or {}).get("commit", "unknown")
-    made = report.get("commits") or {}
-    commits = ", ".join(dict.fromkeys(made.get(part, whole)[:7] for part in parts or made or ("all",)))
-    threads = report["settings"].get("threads") or report["threads"]
-    malloc = f"{report['allocator']}, " if report.get("allocator") else ""
-    return f"{where}, {threads} thread{'' if threads == 1 else 's'}, {malloc}torch {report['torch']}, commit {commits}"
 
 
 def step_table(report: dict[str, Any]) -> list[Lines]:
@@ -243,6 +207,18 @@ def kernels_table(report: dict[str, Any]) -> list[Lines]:
     return [Lines(title, ("", "ms", "ms on the way around", "times as long"), tuple(rows))]
 
 
+def contents_table(report: dict[str, Any]) -> list[Lines]:
+    """Seconds, by way."""
+    settings, parts = report["settings"], report["parts"]
+    size = next(iter(parts.values()))["bytes"] / 1e9
+    title = (
+        f"{settings['images']:,} photographs, {settings['each']} in a shard, a twentieth to test with, {size:.2f} GB; "
+        f"{machine(report)}"
+    )
+    rows = tuple((name, spread(row["seconds"], 2)) for name, row in parts.items())
+    return [Lines(title, ("tables of contents", "seconds, median [quartiles]"), rows)]
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], list[Lines]]] = {
     "step": step_table,
     "pipeline": pipeline_table,
@@ -253,6 +229,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[Lines]]] = {
     "constants": constants_table,
     "many": many_table,
     "kernels": kernels_table,
+    "contents": contents_table,
 }
 
 

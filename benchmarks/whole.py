@@ -16,8 +16,9 @@ from typing import Any
 
 from jsonargparse import auto_cli
 
+from benchmarks.lines import markdown
 from benchmarks.results import RESULTS, Results
-from benchmarks.tables import markdown, whole_table
+from benchmarks.tables import whole_table
 
 LOOK = 0.5  # seconds between two looks at a run
 

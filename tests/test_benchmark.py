@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import as_published
+from benchmarks import as_published, contents
+from benchmarks.lines import machine
 from benchmarks.ours import Ours, normalised, random_data
 from benchmarks.results import Results, exponent
-from benchmarks.tables import filled, machine
+from benchmarks.tables import filled
+from sskd.data import shards
+from sskd.data.known import known
 from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.sskd import Similarity, Transformed
 from sskd.train.step import Execution
@@ -169,6 +174,22 @@ def test_documents_are_filled_from_json(tmp_path: Path) -> None:
     assert filled(text, path, tmp_path) == text
     with pytest.raises(SystemExit, match="0 places"):
         filled("nothing", path, tmp_path)
+
+
+def test_tables_of_contents_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round begins without what is kept, and keeps it."""
+    asked = list[str]()
+
+    def find_out(kind: str, key: str, find: Callable[[], object]) -> object:
+        asked.append(os.environ["SSKD_CACHE"])
+        return known(kind, key, find)
+
+    monkeypatch.setenv("SSKD_CACHE", str(tmp_path))
+    monkeypatch.setattr(shards, "SMALL", 0)
+    monkeypatch.setattr(shards, "known", find_out)
+    report = contents.main(images=5, each=2, classes=2, rounds=2, out=tmp_path / "contents.json")
+    assert len(set(asked)) == 2 and asked == sorted(asked) and len(asked) == 2 * 2 * 2
+    assert all(0 < low <= high for low, _, high in (row["seconds"] for row in report["parts"].values()))
 
 
 PLACE = Path(__file__).parents[1]
