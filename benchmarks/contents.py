@@ -19,27 +19,30 @@ from sskd.data import load_source
 
 
 def main(
-    images: int = 10_000,
-    each: int = 500,
+    images: int = 120_000,
+    each: int = 1000,
     classes: int = 100,
-    rounds: int = 5,
+    distinct: int = 500,
+    rounds: int = 3,
     out: Path = RESULTS / "contents-cpu.json",
 ) -> dict[str, Any]:
-    """Generate photographs in shards, read their tables of contents, and write how long it took as JSON.
+    """Generate photographs in shards, let a data set be found there, and write how long it took as JSON.
 
-    The shards are read from the system's cache of files, as they were just written: a disk comes on top.
+    With the tables of contents the headers of some images are read, of all up to 100,000. What was just written comes
+    from the system's cache of files, as far as it holds: a disk comes on top.
 
     Args:
         images: how many training photographs, of some 85 KB; a twentieth as many are there to test with.
         each: photographs in a shard.
         classes: number of classes.
+        distinct: photographs that are generated, a multiple of the classes; then they come again.
         rounds: medians and quartiles are over these.
         out: the JSON file.
     """
-    settings = {"images": images, "each": each, "classes": classes, "rounds": rounds}
+    settings = {"images": images, "each": each, "classes": classes, "distinct": distinct, "rounds": rounds}
     results = Results(out, "contents", settings)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
-        shards = write_shards(Path(folder) / "shards", images, images // 20, classes, each)
+        shards = write_shards(Path(folder) / "shards", images, images // 20, classes, each, distinct)
         size = sum(tar.stat().st_size for tar in shards.glob("*.tar"))
         found: dict[str, list[float]] = {"anew": [], "as kept": []}
         for i in range(rounds):

@@ -7,9 +7,10 @@ with its own cut, colours and grain, 500 x 375 pixels or upright, about 110 KB o
 import argparse
 import io
 import math
+import sys
 import tarfile
 from collections.abc import Iterator
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -58,12 +59,16 @@ def write_folders(folder: Path, images: int, tests: int, classes: int) -> Path:
     return folder
 
 
-def write_shards(folder: Path, images: int, tests: int, classes: int, each: int) -> Path:
-    """train-NNNNNN.tar and val-NNNNNN.tar with KEY.jpg and KEY.cls, `each` images in one; classes.txt beside them."""
+def write_shards(folder: Path, images: int, tests: int, classes: int, each: int, distinct: int = sys.maxsize) -> Path:
+    """train-NNNNNN.tar and val-NNNNNN.tar with KEY.jpg and KEY.cls, `each` images in one; classes.txt beside them.
+
+    Only so many photographs are `distinct`, a multiple of the classes; then they come again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classes.txt").write_text("".join(f"{name(label)}\n" for label in range(classes)))
     for seed, (split, count) in enumerate((("train", images), ("val", tests))):
-        made = enumerate(photographs(count, classes, seed))
+        some = photographs(min(count, distinct), classes, seed)
+        made = enumerate(islice(cycle(some), count) if count > distinct else some)
         for shard in range(math.ceil(count / each)):
             with tarfile.open(folder / f"{split}-{shard:06}.tar", "w") as archive:
                 for i, (content, label) in islice(made, each):

@@ -187,7 +187,7 @@ def test_tables_of_contents_are_timed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SSKD_CACHE", str(tmp_path))
     monkeypatch.setattr(shards, "SMALL", 0)
     monkeypatch.setattr(shards, "known", find_out)
-    report = contents.main(images=20, each=8, classes=2, rounds=2, out=tmp_path / "contents.json")
+    report = contents.main(images=20, each=8, classes=2, distinct=4, rounds=2, out=tmp_path / "contents.json")
     assert len(set(asked)) == 2 and asked == sorted(asked) and len(asked) == 2 * 2 * 2
     assert all(0 < low <= high for low, _, high in (row["seconds"] for row in report["parts"].values()))
 
