@@ -89,7 +89,7 @@ def test_a_dry_run(kind: str, sskd: Cli, tmp_path: Path, monkeypatch: pytest.Mon
     words = ("--student", "cifar_resnet8", "--data", tmp_path / "data", "--method", "ce", "--epochs", "2")
     done = sskd("check", *words, *QUICK, "--decode", "workers", "--workers", "0", "--price", "3600")
     assert done.code == 0, done.err
-    row = next(line for line in done.out.splitlines() if "│ ce" in line and " ms " in line)
+    row = next(line for line in done.out.splitlines() if "│ce" in line and " ms" in line)
     cells = [cell.strip() for cell in row.strip("│ ").split("│")]
     assert cells[1] == "train" and cells[5] in ("step", "decoding")
     rate, step, whole = (float(cells[i].split()[0].replace(",", "")) for i in (4, 3, 8))

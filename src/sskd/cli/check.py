@@ -94,8 +94,10 @@ def _short(taps: Sequence[str]) -> str:
 
 
 def _times(checked: Checked, price: float | None) -> Table:
-    heads = ("method", "stage", "a step", "images/s: step", "decoding", "bound by", "an epoch", "evaluation", "in all")
-    table = Table(*heads, *(["cost"] if price is not None else []), title="Time here")
+    heads = ("method", "stage", "a step", "images/s", "decoded/s", "bound by", "an epoch", "evaluate", "in all")
+    table = Table(title="Time here", padding=0)
+    for head in (*heads, *(["cost"] if price is not None else [])):
+        table.add_column(head, overflow="fold")
     for method, stages in checked.stages.items():
         for stage in stages:
             table.add_row(method, stage.name, *_time(stage, price))
@@ -108,7 +110,8 @@ def _time(stage: StageCost, price: float | None) -> list[str]:
     size = stage.images // stage.steps
     every = stage.decoding is not None and stage.decoding.when != "once"
     decoded = f"{stage.decoding.training:,.0f}" if stage.decoding and every else "-"
-    step = f"{1000 * stage.step.seconds:,.0f} ms" if stage.step.seconds < 10 else f"{stage.step.seconds:,.0f} s"
+    taken = stage.step.seconds
+    step = f"{1000 * taken:.0f} ms" if taken < 1 else f"{taken:.1f} s" if taken < 100 else f"{taken:,.0f} s"
     cells = [step, _rate(size / stage.step.seconds), decoded, stage.hours.bound]
     cells += [_duration(hours) for hours in (stage.hours.epoch, stage.hours.evaluation, stage.hours.whole)]
     return cells + ([f"{price * stage.hours.whole:,.2f}"] if price is not None else [])
