@@ -32,7 +32,9 @@ class Pair:
 
     `left_out` says for each side which taps were found but cannot be read, and why; `linear`, which `stageK.pre` are
     the stage itself, because it ends without an activation. `tail(side, tap, outputs)` is a freshly initialised copy
-    of what follows a tap, down to a linear layer of so many outputs.
+    of what follows a tap, down to a linear layer of so many outputs; after the last stage, of that stage at stride 1.
+    `branch_taps`: where auxiliary classifiers branch off a side, in order; a side that is not there does at each stage.
+    `after_stages`: the modules of a side that come after its last stage.
     """
 
     student: Shapes
@@ -41,6 +43,8 @@ class Pair:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tail: Callable[[Side, str, int], nn.Module] = _no_tail
     linear: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    branch_taps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    after_stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Term(nn.Module):

@@ -1,6 +1,8 @@
 """Which taps of a student are compared with which of a teacher, and whether their shapes allow it."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from sskd.errors import UserError, unknown
 from sskd.methods.plan import Pair
@@ -15,17 +17,27 @@ def stages_of(shapes: Shapes, end: str = "") -> tuple[str, ...]:
     return tuple(sorted((name for name in shapes if re.fullmatch(rf"stage\d+{re.escape(end)}", name)), key=_number))
 
 
-def align(pair: Pair, method: str, stages: tuple[str, ...] | None, end: str = "") -> Aligned:
+def align(
+    pair: Pair,
+    method: str,
+    stages: tuple[str, ...] | None,
+    end: str = "",
+    known: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Aligned:
     """Every stage of the student with the teacher's of the same number, or what the user has named.
 
     `stages`: "stage2" for the same on both sides, "stage2:stage3" for the student's second and the teacher's third.
+    `known`: the taps of a side that stand in place of its stages.
 
     Raises:
         UserError: unequal numbers of stages and none named; a stage that is not there; shapes that are not maps.
     """
     if stages is None:
         sides = _sides(pair)
-        student, teacher = (stages_of(shapes, end) for shapes in sides.values())
+        student, teacher = (
+            tuple(tap for tap in known.get(side, ()) if tap in shapes) or stages_of(shapes, end)
+            for side, shapes in sides.items()
+        )
         if not student or not teacher:
             raise _none(pair, method, end)
         if len(student) != len(teacher):

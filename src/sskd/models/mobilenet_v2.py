@@ -61,12 +61,9 @@ class MobileNetV2(CifarNet):
         self.conv1 = _conv_bn_relu(in_chans, planes, kernel=3, stride=2)
         self.blocks = nn.Sequential()
         for expansion, channels, units, stride in _SETTINGS:
-            group = nn.Sequential()
-            for i in range(units):
-                out = int(channels * width)
-                group.append(InvertedResidual(planes, out, stride if i == 0 else 1, expansion))
-                planes = out
-            self.blocks.append(group)
+            self.blocks.append(_group(planes, int(channels * width), units, stride, expansion))
+            planes = int(channels * width)
+        self.width = width
         self.num_features = 1280
         self.chain = ("conv1", *(f"blocks.{i}" for i in range(len(_SETTINGS))), "conv2")
         self.conv2 = _conv_bn_relu(planes, self.num_features, kernel=1, stride=1)
@@ -78,6 +75,19 @@ class MobileNetV2(CifarNet):
         if isinstance(self.classifier, nn.Linear):
             nn.init.normal_(self.classifier.weight, std=0.01)
             nn.init.zeros_(self.classifier.bias)
+
+    def repeated_stage(self) -> nn.Module:
+        """Groups 5 and 6, which are the last stage, at stride 1."""
+        planes, stage = int(_SETTINGS[-1][1] * self.width), nn.Sequential()
+        for expansion, channels, units, _ in _SETTINGS[5:]:
+            stage.append(_group(planes, int(channels * self.width), units, 1, expansion))
+            planes = int(channels * self.width)
+        return stage
+
+
+def _group(in_planes: int, planes: int, units: int, stride: int, expansion: int) -> nn.Sequential:
+    rest = (InvertedResidual(planes, planes, 1, expansion) for _ in range(units - 1))
+    return nn.Sequential(InvertedResidual(in_planes, planes, stride, expansion), *rest)
 
 
 def _conv_bn_relu(in_planes: int, planes: int, kernel: int, stride: int) -> nn.Sequential:

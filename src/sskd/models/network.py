@@ -13,6 +13,7 @@ from sskd.errors import UserError
 from sskd.models.build import Built, build
 from sskd.models.find import find_taps
 from sskd.models.normalisation import LUMA, Normalisation
+from sskd.models.resnet import CifarNet
 from sskd.models.taps import Shapes, Tap, usable
 from sskd.models.zoo import resolve
 
@@ -134,8 +135,24 @@ class Network(nn.Module):
                 "(`sskd list models`). Choose one of them, give your network a method tail(tap, outputs), or use "
                 "another method."
             )
-        made: nn.Module = make(tap, outputs)
+        made: nn.Module = make(self._module_of(tap) if isinstance(self.backbone, CifarNet) else tap, outputs)
         return made
+
+    def _module_of(self, tap: str) -> str:
+        """What the zoo's `tail` is asked for: of a tap that the user named, its module."""
+        if (named := self._named.get(tap)) is None:
+            return tap
+        if named.at == "in":
+            raise UserError(
+                f"What follows {tap} of {self.title} cannot be copied: it is the input of {named.module}. Name a stage's "
+                "module without :in, or use another method."
+            )
+        return named.module
+
+    @property
+    def branch_taps(self) -> tuple[str, ...]:
+        """Where auxiliary classifiers branch off, as the zoo's networks say it; nothing where every stage does."""
+        return self.backbone.branch_taps if isinstance(self.backbone, CifarNet) else ()
 
     def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
         """The same backbone for these classes: `order` says which of its outputs are theirs."""

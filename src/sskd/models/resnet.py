@@ -18,8 +18,8 @@ from sskd.models.taps import Tap
 class CifarNet(nn.Module):
     """A convolutional body, a global average and one linear classifier: every network of the zoo.
 
-    A network builds its layers under the published names, sets `num_features`, `taps` and `chain`, and calls
-    `reset_classifier`.
+    A network builds its layers under the published names, sets `num_features`, `taps` and `chain`, calls
+    `reset_classifier`, and says in `repeated_stage` what its last stage would be a second time.
     """
 
     classifier_name: ClassVar[str] = "fc"
@@ -34,8 +34,19 @@ class CifarNet(nn.Module):
             x = self.get_submodule(name)(x)
         return x
 
+    @property
+    def branch_taps(self) -> tuple[str, ...]:
+        """Where auxiliary classifiers branch off: the stages, in order."""
+        return tuple(name for name in self.taps if name.startswith("stage") and not name.endswith(".pre"))
+
+    def repeated_stage(self) -> nn.Module:
+        """Another last stage, at stride 1, that takes the last stage's output and keeps its shape."""
+        raise NotImplementedError
+
     def tail(self, tap: str, outputs: int) -> nn.Sequential:
         """What follows a stage, copied and freshly initialised, with a classifier of so many outputs.
+
+        After the last stage, where no other follows, another copy of it comes first.
 
         Raises:
             UserError: the tap is no stage.
@@ -45,7 +56,8 @@ class CifarNet(nn.Module):
             stages = [name for name, known in self.taps.items() if known.module in self.chain]
             raise UserError(f"What follows {tap} cannot be copied; it can for {', '.join(stages)}.")
         rest = [deepcopy(self.get_submodule(name)) for name in self.chain[self.chain.index(module) + 1 :]]
-        copied = nn.Sequential(*rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.num_features, outputs))
+        again = [self.repeated_stage()] if module == self.taps[self.branch_taps[-1]].module else []
+        copied = nn.Sequential(*again, *rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.num_features, outputs))
         for layer in copied.modules():
             if reset := getattr(layer, "reset_parameters", None):
                 reset()
@@ -152,6 +164,10 @@ class ResNet(CifarNet):
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{blocks - 1}.relu2", "in")
         init_convs(self)
         self.reset_classifier(num_classes)
+
+    def repeated_stage(self) -> nn.Module:
+        """The last stage at stride 1."""
+        return _stage(self.num_features, self.num_features, len(self.layer3), stride=1)
 
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:

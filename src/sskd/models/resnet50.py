@@ -65,6 +65,10 @@ class ResNet50(CifarNet):
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{blocks - 1}.relu3", "in")
         self.reset_classifier(num_classes)
 
+    def repeated_stage(self) -> nn.Module:
+        """The last stage at stride 1."""
+        return _stage(self.num_features, self.num_features // 4, len(self.layer4), stride=1)
+
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
     rest = (Bottleneck(4 * planes, planes, stride=1) for _ in range(blocks - 1))

@@ -71,6 +71,10 @@ class ShuffleNetV1(CifarNet):
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{units - 1}.relu3", "in")
         self.reset_classifier(num_classes)
 
+    def repeated_stage(self) -> nn.Module:
+        """The last stage at stride 1: none of its units concatenates."""
+        return nn.Sequential(*(ShuffleUnit(self.num_features, self.num_features, 1) for _ in range(_UNITS[-1])))
+
 
 def _stage(in_planes: int, planes: int, units: int, first_groups: int = _GROUPS) -> nn.Sequential:
     rest = (ShuffleUnit(planes, planes, stride=1) for _ in range(units - 1))

@@ -48,19 +48,19 @@ class SplitUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Two branches with depthwise convolutions of stride 2, joined; each makes half of the channels."""
+    """Two branches with depthwise convolutions, of stride 2 as a rule, joined; each makes half of the channels."""
 
-    def __init__(self, in_planes: int, planes: int) -> None:
+    def __init__(self, in_planes: int, planes: int, stride: int = 2) -> None:
         super().__init__()
         half = planes // 2
-        self.conv1 = nn.Conv2d(in_planes, in_planes, 3, stride=2, padding=1, groups=in_planes, bias=False)
+        self.conv1 = nn.Conv2d(in_planes, in_planes, 3, stride, padding=1, groups=in_planes, bias=False)
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.conv2 = nn.Conv2d(in_planes, half, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(half)
         self.conv3 = nn.Conv2d(in_planes, half, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(half)
         self.relu3 = nn.ReLU()
-        self.conv4 = nn.Conv2d(half, half, 3, stride=2, padding=1, groups=half, bias=False)
+        self.conv4 = nn.Conv2d(half, half, 3, stride, padding=1, groups=half, bias=False)
         self.bn4 = nn.BatchNorm2d(half)
         self.conv5 = nn.Conv2d(half, half, 1, bias=False)
         self.bn5 = nn.BatchNorm2d(half)
@@ -99,9 +99,13 @@ class ShuffleNetV2(CifarNet):
             self.taps[f"stage{k}.pre"] = Tap(f"layer{k}.{units}.relu", "in")
         self.reset_classifier(num_classes)
 
+    def repeated_stage(self) -> nn.Module:
+        """The last stage at stride 1."""
+        return _stage(_WIDTHS[-1], _WIDTHS[-1], _UNITS[-1], stride=1)
 
-def _stage(in_planes: int, planes: int, units: int) -> nn.Sequential:
-    return nn.Sequential(DownUnit(in_planes, planes), *(SplitUnit(planes) for _ in range(units)))
+
+def _stage(in_planes: int, planes: int, units: int, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(DownUnit(in_planes, planes, stride), *(SplitUnit(planes) for _ in range(units)))
 
 
 default_cfgs = generate_default_cfgs({"cifar_shufflenet_v2": cifar_cfg(pool=4, classifier="linear")})

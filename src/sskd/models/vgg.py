@@ -45,6 +45,16 @@ class VGG(CifarNet):
             nn.init.normal_(self.classifier.weight, std=0.01)
             nn.init.zeros_(self.classifier.bias)
 
+    @property
+    def branch_taps(self) -> tuple[str, ...]:
+        """Blocks 0, 1, 2 and 4: blocks 3 and 4, between which maps of 32x32 images keep their size, are one stage."""
+        return ("stem", "stage1", "stage2", "stage4")
+
+    def repeated_stage(self) -> nn.Module:
+        """Blocks 3 and 4 without pooling."""
+        convs = (sum(isinstance(layer, nn.Conv2d) for layer in block) for block in (self.block3, self.block4))
+        return nn.Sequential(*(_block(self.num_features, self.num_features, count) for count in convs))
+
 
 class _PoolLarge(nn.MaxPool2d):
     """A 2x2 maximum of maps with a side of 8 or more: those of images with 64 pixels or more, after three others."""

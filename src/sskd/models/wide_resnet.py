@@ -83,6 +83,10 @@ class WideResNet(CifarNet):
         if isinstance(self.fc, nn.Linear):
             nn.init.zeros_(self.fc.bias)
 
+    def repeated_stage(self) -> nn.Module:
+        """The last stage at stride 1."""
+        return Group(self.num_features, self.num_features, len(self.block3.layer), stride=1)
+
 
 default_cfgs = generate_default_cfgs(
     {f"cifar_wrn_{variant}": cifar_cfg(pool=8) for variant in ("16_1", "16_2", "40_1", "40_2")}
