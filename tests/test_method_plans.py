@@ -11,7 +11,7 @@ from sskd.errors import UserError
 from sskd.jobs import assemble
 from sskd.methods import METHODS
 from sskd.methods.crd import Banked, Queue
-from sskd.methods.options import options_of
+from sskd.methods.options import complete, options_of
 from sskd.methods.plan import Optim, Pair, Plan, Side
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
@@ -46,8 +46,8 @@ def pair_of(student: Any = SHAPES, teacher: Any = SHAPES, **changed: Any) -> Pai
     return Pair(student, teacher, info(), **{"tail": tail, **changed})
 
 
-def plan_of(method: str, pair: Pair | None = None, **options: Any) -> Plan:
-    return METHODS[method](pair or pair_of(), epochs=3, optim=Optim(lr=0.1, milestones=(0.5,)), **options)
+def plan_of(method: str, pair: Pair | None = None, epochs: int = 240, **options: Any) -> Plan:
+    return METHODS[method](pair or pair_of(), epochs=epochs, optim=Optim(lr=0.1, milestones=(0.5,)), **options)
 
 
 def weights(plan: Plan) -> dict[str, float]:
@@ -105,7 +105,8 @@ def test_stages_before(method: str, first: str, epochs: int, lr: float, shared: 
     assert (before.name, before.epochs, before.optim.lr, before.shared) == (first, epochs, lr, shared)
     assert before.trains == trains
     assert before.optim.milestones == ((0.3, 0.6, 0.9) if method == "hsakd" else ())
-    assert (student.name, student.epochs, student.optim) == ("student", 3, Optim(lr=0.1, milestones=(0.5,)))
+    optim = Optim(lr=0.1, milestones=(0.5,), nesterov=method == "hsakd")
+    assert (student.name, student.epochs, student.optim) == ("student", 240, optim)
 
 
 def test_options_of_stages() -> None:
@@ -209,3 +210,39 @@ def test_refused(method: str, pair: Pair, options: dict[str, Any], message: str)
 def test_networks_whose_tails_are_not_known(method: str) -> None:
     with pytest.raises(UserError, match="cannot be copied"):
         plan_of(method, Pair(SHAPES, SHAPES, info()))
+
+
+LENGTHS = [  # of the stage or ramp for students of 240, 300, 60, 30, 5 and 1 epochs
+    ("sskd", "head_epochs", (60, 75, 15, 8, 1, 1)),
+    ("hsakd", "branch_epochs", (100, 125, 25, 12, 2, 1)),
+    ("ab", "init_epochs", (30, 38, 8, 4, 1, 1)),
+    ("fsp", "init_epochs", (30, 38, 8, 4, 1, 1)),
+    ("ft", "init_epochs", (30, 38, 8, 4, 1, 1)),
+    ("dkd", "warm_up", (20, 25, 5, 2, 1, 1)),
+    ("one", "ramp_up", (64, 80, 16, 8, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("method", "option", "lengths"), LENGTHS)
+def test_lengths_are_scaled_with_the_students_schedule(method: str, option: str, lengths: tuple[int, ...]) -> None:
+    def length_of(plan: Plan) -> float:
+        term = next((one for _, one in plan.stages[-1].loss.values() if hasattr(one, option)), None)
+        return plan.stages[0].epochs if term is None else getattr(term, option)
+
+    published = {"one": "80 of 300"}.get(method, f"{lengths[0]} of 240")
+    for epochs, length in zip((240, 300, 60, 30, 5, 1), lengths, strict=True):
+        scaled, given = plan_of(method, epochs=epochs), plan_of(method, epochs=epochs, **{option: 7})
+        assert (length_of(scaled), length_of(given), given.notes) == (length, 7, ())
+        many = f"{length} epoch{'s' if length > 1 else ''}"
+        note = f"{option}: {many}, the published {published} beside the student's {epochs} (--options.{option} N for "
+        assert scaled.notes == (() if f"{length} of" in published else (f"{note}another number).",))
+        assert complete(METHODS[method], {}, epochs)[option] == length, "what a run's config holds"
+
+
+def test_hsakd_trains_with_nesterovs_momentum() -> None:
+    for given, taken in (({}, True), ({"nesterov": False}, False)):
+        assert {stage.optim.nesterov for stage in plan_of("hsakd", **given).stages} == {taken}
+    with pytest.raises(UserError, match=r"momentum above 0.*--options.nesterov false"):
+        METHODS["hsakd"](pair_of(), epochs=1, optim=Optim(lr=0.1, momentum=0))
+    own = METHODS["hsakd"](pair_of(), epochs=1, optim=Optim(lr=0.1, nesterov=True), nesterov=False)
+    assert all(stage.optim.nesterov for stage in own.stages)

@@ -1,5 +1,6 @@
 """Terms on embeddings and predictions against slow oracles: value and gradients, of terms' parameters too."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -193,10 +194,17 @@ def linear_tail(channels: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
 
 
-@pytest.mark.parametrize("branches", [1, 2])
-def test_one(branches: int) -> None:
+@pytest.mark.parametrize(("epoch", "ramp_up", "share"), [(0, 80, 0.006737946999085467), (20, 80, None), (80, 80, 1)])
+def test_one_ramps_up(epoch: int, ramp_up: float, share: float | None) -> None:
+    assert one.ramp(epoch, ramp_up) == pytest.approx(share or math.exp(-5 * 0.75**2), rel=1e-12)
+
+
+@pytest.mark.parametrize(("branches", "epoch", "ramp_up"), [(1, 0, 80), (2, 31, 80), (2, 3, 2), (2, 0, 0)])
+def test_one(branches: int, epoch: int, ramp_up: float) -> None:
     torch.manual_seed(0)
-    term = NativeEnsemble("stage2", [linear_tail(3, 7) for _ in range(branches)], 3, 2.0).double().train()
+    term = NativeEnsemble("stage2", [linear_tail(3, 7) for _ in range(branches)], 3, 2.0, ramp_up).double().train()
+    batch = batch_of(4, 2)._replace(epoch=torch.tensor(float(epoch)))
+    share = one.ramp(epoch, ramp_up)
     student = {"stage2": normal(1, 4, 2, 3, 2, 2), "logits": normal(2, 4, 2, 7)}
     inputs = leaves(cast(Term, term), student)
     shared, labels = student["stage2"][:, 0], labels_of(4).tolist()
@@ -205,9 +213,9 @@ def test_one(branches: int) -> None:
     raw = shared.mean((2, 3)) @ linear.weight.T + linear.bias
     norm = (raw - raw.mean(0)) / (raw.var(0, unbiased=False) + 1e-5).sqrt() * affine.weight + affine.bias
     gate = torch.stack([row.exp() / row.exp().sum() for row in norm.clamp(min=0)])
-    slow = one.losses(logits, gate, labels, 2.0) - F.cross_entropy(logits[0], torch.tensor(labels))
+    slow = one.losses(logits, gate, labels, 2.0, share) - F.cross_entropy(logits[0], torch.tensor(labels))
     weights = [one_ for one_ in inputs if one_ is not linear.bias]  # batch norm undoes it
-    same(term(student, {}, batch_of(4, 2)), slow, weights)
+    same(term(student, {}, batch), slow, weights)
     right = (one.ensemble(logits, gate).argmax(1) == labels_of(4)).double().mean()
     assert term.watch(student, {}, batch_of(4, 2))["ensemble_top1"].item() == pytest.approx(right.item())
 

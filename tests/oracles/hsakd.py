@@ -31,3 +31,26 @@ def mimicry(student_branches: list[Tensor], teacher_branches: list[Tensor], temp
         for s, t in zip(s_rows, t_rows, strict=True):
             total = total + divergence(t, s, temperature) / len(s_rows)
     return total
+
+
+def _block(channels: int, planes: int, stride: int) -> int:
+    """Parameters of a basic block: two 3x3 convolutions and their norms, and a 1x1 shortcut where the shape changes."""
+    count = 9 * channels * planes + 2 * planes + 9 * planes * planes + 2 * planes
+    return count + (channels * planes + 2 * planes if stride != 1 or channels != planes else 0)
+
+
+def branch_parameters(widths: tuple[int, ...], blocks: int, classes: int) -> list[int]:
+    """Parameters of the branch off each stage of a residual network of basic blocks, whose stages have these widths.
+
+    A branch holds the stages that follow, the first block of each at stride 2; the last stage's, that stage again at
+    stride 1. Then an average and a linear layer to the joint labels.
+    """
+    found = []
+    for k, width in enumerate(widths):
+        count, channels = 0, width
+        for planes, stride in [(later, 2) for later in widths[k + 1 :]] or [(width, 1)]:
+            for i in range(blocks):
+                count += _block(channels if i == 0 else planes, planes, stride if i == 0 else 1)
+            channels = planes
+        found.append(count + channels * VIEWS * classes + VIEWS * classes)
+    return found

@@ -9,9 +9,10 @@ from rich.table import Table
 
 from sskd.bench.recipe import load_recipe, packaged
 from sskd.data import SOURCES
+from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.find import announced, find_method
-from sskd.methods.options import options_of
+from sskd.methods.options import function_of, options_of
 from sskd.models import zoo
 
 
@@ -39,8 +40,12 @@ def list_methods() -> None:
     """List the methods and their options."""
     table = Table("method", "what it is", "options and defaults", title="Methods")
     for name in [*METHODS, *announced()]:
-        method = find_method(name)
-        about = (inspect.getdoc(inspect.getmodule(method)) or "").split("\n", 1)[0]
+        try:
+            method = find_method(name)
+        except UserError as error:  # of another package; the others are listed all the same
+            table.add_row(name, str(error), "")
+            continue
+        about = (getattr(inspect.getmodule(function_of(method)), "__doc__", None) or "").strip().split("\n", 1)[0]
         options = ", ".join(f"{key}={value}" for key, value in options_of(method).items())
         table.add_row(name, about, options or "none")
     Console().print(table)

@@ -116,7 +116,9 @@ def planned(job: Job, parts: Prepared, method: str) -> Plan:
         UserError: the networks or the data do not fit the method.
     """
     torch.manual_seed(mix(job.training.seed, "method"))  # whatever was built before
-    plan = find_method(method)(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
+    plan: object = find_method(method)(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
+    if not isinstance(plan, Plan):
+        raise UserError(f"The method {method} returned a {type(plan).__name__}; a method returns a sskd Plan.")
     _refuse_stream(method, job.data, parts.splits, plan)
     return plan
 
@@ -187,7 +189,9 @@ def pair_of(student: Network, teacher: Network | None, data: DataInfo) -> Pair:
         return networks[side].tail(tap, outputs)
 
     linear = {side: _linear(network) for side, network in networks.items()}
-    return Pair(shapes["student"], shapes.get("teacher"), data, left_out, tail, linear)
+    branch_taps = {side: network.branch_taps for side, network in networks.items()}
+    after = {side: network.after_stages for side, network in networks.items()}
+    return Pair(shapes["student"], shapes.get("teacher"), data, left_out, tail, linear, branch_taps, after)
 
 
 def _linear(network: Network) -> tuple[str, ...]:

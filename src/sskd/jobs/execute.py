@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from sskd.jobs.machine import asked, chosen, own_device, resumed
 from sskd.jobs.room import NoRoom, fitting, smaller, with_room
 from sskd.jobs.teachers import pick_device
 from sskd.methods.find import find_method
-from sskd.methods.options import check_options, options_of
+from sskd.methods.options import INTRODUCED, as_begun, check_options, complete
 from sskd.models.checkpoints import save_network
 from sskd.models.fold import inference_copy
 from sskd.models.zoo import resolve
@@ -53,16 +53,16 @@ def execute(job: Job, display: Display) -> Record:
 
 
 def _execute(job: Job, device: str, world: World, display: Display) -> Record:
-    method = find_method(job.method)
+    check_options(find_method(job.method), job.method, job.options)
     run = Run(job.out)
     begun = world.agreed(run.config() if world.first else None)
     if begun is not None:
         if world.first:
             refuse_changed(job)
+        job = _as_begun(job, begun)
         if (result := world.agreed(run.result() if world.first else None)) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return dict(result)
-    check_options(method, job.method, job.options)
     if "student" not in job.modules and job.init is None:
         resolve(job.network)
     if job.training.threads is not None:
@@ -81,10 +81,14 @@ def refuse_changed(job: Job) -> None:
     Raises:
         UserError: lists what differs.
     """
-    usual = {**usual_arguments(), "options": options_of(find_method(job.method))}
+    run, method = Run(job.out), find_method(job.method)
+    begun = run.config() or {}
+    job = _as_begun(job, begun)
+    options = {**complete(method, {}, job.training.epochs), **INTRODUCED.get(job.method, {})}
+    usual = {**usual_arguments(), "options": options}
     # It goes on with the threads it began with; what memory asks for may change, and changes no loss.
-    run, but = Run(job.out), ["training.threads", "training.captured", "training.micro_batch", "training.recompute"]
-    if job.teacher and _same_weights(job.teacher.place, run.config() or {}):
+    but = ["training.threads", "training.captured", "training.micro_batch", "training.recompute"]
+    if job.teacher and _same_weights(job.teacher.place, begun):
         but.append("teacher.place")
     run.same(_arguments(job), "arguments", but, usual)
 
@@ -223,4 +227,10 @@ def _crop_pct(parts: Assembled) -> float:
 
 def _arguments(job: Job) -> dict[str, Any]:
     """The job's arguments with all of the method's options: a later version may have other defaults."""
-    return {**job.arguments(), "options": {**options_of(find_method(job.method)), **job.options}}
+    return {**job.arguments(), "options": complete(find_method(job.method), job.options, job.training.epochs)}
+
+
+def _as_begun(job: Job, config: Mapping[str, Any]) -> Job:
+    """The job with the lengths of stages that its run was begun with, where they are not given."""
+    begun = config.get("arguments", {}).get("options", {})
+    return replace(job, options=as_begun(job.method, find_method(job.method), job.options, begun)) if config else job

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from sskd.methods.adapters import Regressor, match
 from sskd.methods.parts import PerStage, initialisation, labels_and_kd, need_positive, need_teacher, student_stage
 from sskd.methods.plan import Optim, Pair, Plan
-from sskd.methods.stages import Aligned, align, need_map
+from sskd.methods.stages import Aligned, Scaled, align, need_map, scaled
 from sskd.views.pretext import Plain
 
 
@@ -41,7 +41,7 @@ def plan(
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     margin: float = 1.0,
-    init_epochs: int = 30,
+    init_epochs: int | Scaled = Scaled(30),
     init_lr: float | None = None,
     stages: tuple[str, ...] | None = None,
 ) -> Plan:
@@ -58,9 +58,10 @@ def plan(
     aligned = align(pair, "ab", stages, ".pre")
     shapes = [(need_map(pair, "ab", "student", s), need_map(pair, "ab", "teacher", t)) for s, t in aligned]
     term = Boundaries(aligned, [nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes], margin)
-    init = initialisation({"ab": (weight, term)}, init_epochs, init_lr, optim)
+    length, notes = scaled("init_epochs", init_epochs, epochs)
+    init = initialisation(pair, {"ab": (weight, term)}, length, init_lr, optim)
     student = student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)
-    return Plan((init, student), Plain(), notes=_notes(pair, aligned))
+    return Plan((init, student), Plain(), notes=(*notes, *_notes(pair, aligned)))
 
 
 def _notes(pair: Pair, aligned: Aligned) -> tuple[str, ...]:

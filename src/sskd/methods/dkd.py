@@ -8,6 +8,7 @@ from torch import Tensor
 from sskd.errors import UserError
 from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, row_kl, standardise, student_plan
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
 
 
@@ -75,7 +76,7 @@ def plan(
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     temperature: float = 4.0,
-    warm_up: float = 20.0,
+    warm_up: float | Scaled = Scaled(20),
     standardised: bool = False,
 ) -> Plan:
     """Cross-entropy + alpha TCKD + beta NCKD, both warmed up linearly over `warm_up` epochs.
@@ -88,8 +89,9 @@ def plan(
     """
     need_teacher(pair, "dkd")
     need_positive(temperature=temperature)
-    if warm_up < 0:
-        raise UserError(f"warm_up is a number of epochs, 0 or more; got {warm_up}.")
-    given = (temperature, warm_up, standardised)
+    length, notes = scaled("warm_up", warm_up, epochs)
+    if length < 0:
+        raise UserError(f"warm_up is a number of epochs, 0 or more; got {length}.")
+    given = (temperature, length, standardised)
     loss: dict[str, tuple[float, Term]] = {"tckd": (alpha, TargetClass(*given)), "nckd": (beta, OtherClasses(*given))}
-    return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim)
+    return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim, notes)

@@ -1,12 +1,12 @@
 """Methods by name: of this package, of another installed one, or of any module."""
 
-import importlib
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
 from sskd.errors import UserError, unknown
+from sskd.importing import import_attribute
 from sskd.methods import METHODS
+from sskd.methods.options import check_signature
 from sskd.methods.plan import Method
 
 GROUP = "sskd.methods"
@@ -21,12 +21,13 @@ def find_method(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    module, colon, function = name.partition(":")
-    if colon:
-        return _checked(name, lambda: getattr(importlib.import_module(module), function))
+    if ":" in name:
+        form = "Say MODULE:FUNCTION, of a module on Python's path."
+        return _checked(name, import_attribute(name, f"method {name}", form))
     for entry in entry_points(group=GROUP):
         if entry.name == name:
-            return _checked(name, entry.load)
+            what, form = f"method {name} (announced as {entry.value})", "Mend or remove the package that announces it."
+            return _checked(name, import_attribute(f"{entry.module}:{entry.attr}", what, form))
     raise unknown("method", name, [*METHODS, *announced()])
 
 
@@ -35,14 +36,9 @@ def announced() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP)} - METHODS.keys())
 
 
-def _checked(name: str, load: Callable[[], Any]) -> Method:
-    try:
-        found = load()
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"The method {name} cannot be imported: {error}. Say MODULE:FUNCTION, of a module on Python's path."
-        ) from error
+def _checked(name: str, found: Any) -> Method:
     if not callable(found):
         raise UserError(f"The method {name} is no function, but a {type(found).__name__}.")
+    check_signature(found, name)
     method: Method = found
     return method

@@ -50,5 +50,5 @@ def plan(
     loss = labels_and_kd(ce_weight, kd_weight)
     if not init_epochs:
         return Plan((student_stage(loss | {"hint": (weight, term)}, epochs, optim),), Plain())
-    init = initialisation({"hint": (weight, term)}, init_epochs, init_lr, optim)
+    init = initialisation(pair, {"hint": (weight, term)}, init_epochs, init_lr, optim)
     return Plan((init, student_stage(loss, epochs, optim)), Plain())

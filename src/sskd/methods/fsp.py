@@ -9,7 +9,7 @@ from torch import Tensor
 from sskd.methods.adapters import match
 from sskd.methods.parts import initialisation, labels_and_kd, need_teacher, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.methods.stages import Aligned, align, need_neighbours
+from sskd.methods.stages import Aligned, Scaled, align, need_neighbours, scaled
 from sskd.views.pretext import Batch, Plain
 
 
@@ -49,7 +49,7 @@ def plan(
     weight: float = 1.0,
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
-    init_epochs: int = 30,
+    init_epochs: int | Scaled = Scaled(30),
     init_lr: float | None = None,
     stages: tuple[str, ...] | None = None,
 ) -> Plan:
@@ -64,5 +64,7 @@ def plan(
     stem = () if stages else align(pair, "fsp", ("stem",))
     aligned = (*stem, *align(pair, "fsp", stages))
     need_neighbours(pair, "fsp", aligned, "products of channels")
-    init = initialisation({"fsp": (weight, Flow(aligned))}, init_epochs, init_lr, optim)
-    return Plan((init, student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)), Plain())
+    length, notes = scaled("init_epochs", init_epochs, epochs)
+    init = initialisation(pair, {"fsp": (weight, Flow(aligned))}, length, init_lr, optim)
+    student = student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)
+    return Plan((init, student), Plain(), notes=notes)

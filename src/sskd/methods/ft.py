@@ -14,7 +14,7 @@ from sskd.errors import UserError
 from sskd.methods.adapters import match
 from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, seeded, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.methods.stages import align_one, need_map
+from sskd.methods.stages import Scaled, align_one, need_map, scaled
 from sskd.views.pretext import Batch, Plain
 
 
@@ -92,7 +92,7 @@ def plan(
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     rate: float = 0.5,
-    init_epochs: int = 30,
+    init_epochs: int | Scaled = Scaled(30),
     init_lr: float = 0.01,
     stage: str = "last",
 ) -> Plan:
@@ -105,7 +105,8 @@ def plan(
         UserError: no teacher; a stage that is not there, or gives no maps; a rate outside 0..1.
     """
     need_teacher(pair, "ft")
-    need_positive(init_epochs=init_epochs, init_lr=init_lr, rate=rate)
+    length, notes = scaled("init_epochs", init_epochs, epochs)
+    need_positive(init_epochs=length, init_lr=init_lr, rate=rate)
     if rate > 1:
         raise UserError(f"rate is the share of the teacher's channels that its factors have, up to 1; got {rate}.")
     s, t = align_one(pair, "ft", stage)
@@ -115,6 +116,6 @@ def plan(
     translator = Translator(need_map(pair, "ft", "student", s)[0], factors)
     steady = Optim(lr=init_lr, milestones=())
     reconstruction = {"reconstruction": (1.0, Reconstruction((s, t), paraphraser))}
-    first = Stage("paraphraser", reconstruction, ("paraphraser",), init_epochs, steady, shared=True)
+    first = Stage("paraphraser", reconstruction, ("paraphraser",), length, steady, shared=True)
     loss = labels_and_kd(ce_weight, kd_weight) | {"ft": (weight, Factors((s, t), translator, paraphraser))}
-    return Plan((first, student_stage(loss, epochs, optim)), Plain(), {"paraphraser": paraphraser})
+    return Plan((first, student_stage(loss, epochs, optim)), Plain(), {"paraphraser": paraphraser}, notes)

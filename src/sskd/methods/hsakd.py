@@ -1,17 +1,21 @@
 """HSAKD: Yang, An, Cai, Xu, "Hierarchical Self-supervised Augmented Knowledge Distillation", IJCAI 2021.
 
 arXiv 2107.13715. Two stages. `branches`: on the frozen teacher, an auxiliary classifier at every stage learns the joint
-labels (class, rotation), once for each teacher. `student`: branches of its own learn the teacher's at each stage.
+labels (class, rotation), once for each teacher. `student`: branches of its own learn the teacher's at each stage. A
+branch copies the stages that follow; the last stage's is another copy of that stage, at stride 1.
 """
+
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sskd.errors import UserError
 from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, row_kl, seeded, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Side, Stage, Term
-from sskd.methods.stages import Aligned, align
+from sskd.methods.stages import Aligned, Scaled, align, scaled
 from sskd.views.pretext import Batch
 from sskd.views.rotations import Rotations
 
@@ -96,28 +100,37 @@ def plan(
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     temperature: float = 3.0,
-    branch_epochs: int = 100,
+    branch_epochs: int | Scaled = Scaled(100),
     branch_lr: float = 0.05,
+    nesterov: bool = True,
     stages: tuple[str, ...] | None = None,
 ) -> Plan:
     """Cross-entropy on the plain view + mimicry of the branches + KL of the predictions on all views, each with 1.
 
-    `branch_epochs`, `branch_lr`: of the teacher's branches, x 0.1 at 30, 60 and 90 %. The authors train with
-    Nesterov's momentum: `--optim.nesterov true`. `stages` as "stage2" or "STUDENT:TEACHER".
+    `branch_epochs`, `branch_lr`: of the teacher's branches, x 0.1 at 30, 60 and 90 %. `nesterov`: both stages train
+    with Nesterov's momentum, as the authors' do; else as `optim` says. `stages` as "stage2" or "STUDENT:TEACHER".
 
     Raises:
         UserError: no teacher; unequal stages; a network of which it is not known what follows a stage.
     """
     need_teacher(pair, "hsakd")
-    need_positive(temperature=temperature, branch_epochs=branch_epochs, branch_lr=branch_lr)
-    aligned = align(pair, "hsakd", stages)
+    length, notes = scaled("branch_epochs", branch_epochs, epochs)
+    need_positive(temperature=temperature, branch_epochs=length, branch_lr=branch_lr)
+    if nesterov and not optim.momentum:
+        raise UserError(
+            "hsakd trains with Nesterov's momentum, as its authors do, which needs an optim.momentum above 0. "
+            "Give one, or say --options.nesterov false."
+        )
+    optim = replace(optim, nesterov=nesterov or optim.nesterov)
+    aligned = align(pair, "hsakd", stages, known=pair.branch_taps)
     ours, theirs = (tuple(side) for side in zip(*aligned, strict=True))
     teacher_branches = seeded(lambda: _branches(pair, "teacher", theirs))
     schedule = Optim(lr=branch_lr, nesterov=optim.nesterov, milestones=(0.3, 0.6, 0.9))
     task = {"joint": (1.0, JointTask(theirs, teacher_branches))}
-    first = Stage("branches", task, ("teacher_branches",), branch_epochs, schedule, shared=True)
+    first = Stage("branches", task, ("teacher_branches",), length, schedule, shared=True)
     loss = labels_and_kd(ce_weight, kd_weight) | {
         "mimicry": (mimicry, Mimicry(aligned, _branches(pair, "student", ours), teacher_branches, temperature)),
         "views": (views, AllViews(temperature)),
     }
-    return Plan((first, student_stage(loss, epochs, optim)), Rotations(), {"teacher_branches": teacher_branches})
+    student = student_stage(loss, epochs, optim)
+    return Plan((first, student), Rotations(), {"teacher_branches": teacher_branches}, notes)

@@ -131,11 +131,16 @@ def student_stage(loss: Mapping[str, tuple[float, Term]], epochs: int, optim: Op
     return Stage(name, loss, ("student", *owned), epochs, optim)
 
 
-def initialisation(loss: Mapping[str, tuple[float, Term]], epochs: int, lr: float | None, optim: Optim) -> Stage:
-    """A stage before the student's own: at one rate, the student's where none is given, with its other settings."""
+def initialisation(
+    pair: Pair, loss: Mapping[str, tuple[float, Term]], epochs: int, lr: float | None, optim: Optim
+) -> Stage:
+    """A stage before the student's own: at one rate, the student's where none is given, with its other settings.
+
+    What comes after the student's last stage, such as a wide ResNet's final batch norm, stays as it is, in eval mode.
+    """
     need_positive(init_epochs=epochs)
     steady = replace(optim, lr=optim.peak if lr is None else lr, schedule="step", milestones=())
-    return student_stage(loss, epochs, steady, "init")
+    return replace(student_stage(loss, epochs, steady, "init"), frozen=pair.after_stages.get("student", ()))
 
 
 def need_teacher(pair: Pair, method: str) -> None:

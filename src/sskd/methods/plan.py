@@ -94,7 +94,8 @@ class Term(nn.Module):
 class Stage:
     """One training: entering it freezes everything; `trains` alone becomes trainable.
 
-    `trains` names "student", modules of the plan, or terms of this stage. A `shared` stage depends on the teacher and
+    `trains` names "student", modules of the plan, or terms of this stage; `frozen`, modules of the student that stay
+    frozen and in eval mode all the same. A `shared` stage depends on the teacher and
     its data alone: it is run once, its result kept in a cache and reused by every student.
     """
 
@@ -104,6 +105,7 @@ class Stage:
     epochs: int
     optim: Optim
     shared: bool = False
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

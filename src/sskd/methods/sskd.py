@@ -25,7 +25,7 @@ from sskd.methods.parts import (
     select,
 )
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
-from sskd.methods.stages import need_vector
+from sskd.methods.stages import Scaled, need_vector, scaled
 from sskd.views.find import pretext_of
 from sskd.views.pretext import Batch, Drawn, Pretext
 
@@ -176,7 +176,7 @@ def plan(
     ss_temperature: float = 0.5,
     ratio_tf: float = 1.0,
     ratio_ss: float = 0.75,
-    head_epochs: int = 60,
+    head_epochs: int | Scaled = Scaled(60),
     head_lr: float = 0.05,
     pretext: str = "contrastive",
     transformations: tuple[str, ...] | str = ("rotation",),
@@ -196,7 +196,8 @@ def plan(
             pretext or transformations that do not fit each other or the data.
     """
     need_teacher(pair, "sskd")
-    need_positive(temperature=temperature, ss_temperature=ss_temperature, head_epochs=head_epochs, head_lr=head_lr)
+    length, said = scaled("head_epochs", head_epochs, epochs)
+    need_positive(temperature=temperature, ss_temperature=ss_temperature, head_epochs=length, head_lr=head_lr)
     if preset not in PRESETS:
         raise UserError(f"preset is one of {', '.join(PRESETS)}; got {preset!r}.")
     need_ratios(ratio_tf=ratio_tf, ratio_ss=ratio_ss)
@@ -219,13 +220,13 @@ def plan(
         "head",
         {"head": (1.0, HeadTask(task, teacher_head))},
         ("teacher_head",),
-        head_epochs,
+        length,
         head_optim,
         True,
     )
     loss = {name: (weights[name], term) for name, term in terms.items()}
     student = Stage("student", loss, ("student", "ss"), epochs, optim)
-    return Plan((head, student), task, {"teacher_head": teacher_head}, notes)
+    return Plan((head, student), task, {"teacher_head": teacher_head}, (*said, *notes))
 
 
 def _accuracy(logits: Float[Tensor, "M K"], target: Int64[Tensor, "M"]) -> Tensor:

@@ -2,14 +2,48 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 from sskd.errors import UserError, unknown
 from sskd.methods.plan import Pair
 from sskd.models.taps import Shapes
 
+N = TypeVar("N", int, float)
+
 Aligned = tuple[tuple[str, str], ...]
 """Taps to compare: (the student's, the teacher's)."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The default of an option that is a number of epochs: the published one, as a share of the student's schedule.
+
+    `published` epochs beside a student's `of`; a shorter or longer schedule has a part of it that is as large.
+    """
+
+    published: int
+    of: int = 240
+
+    def at(self, epochs: int) -> int:
+        """The number beside a student's `epochs`, 1 or more."""
+        return max(1, round(self.published * epochs / self.of))
+
+    def __str__(self) -> str:
+        return f"{self.published} of {self.of} epochs"
+
+
+def scaled(option: str, value: N | Scaled, epochs: int) -> tuple[N | int, tuple[str, ...]]:
+    """An option's number of epochs beside a student's `epochs`; and a note for the plan, where it was scaled."""
+    if not isinstance(value, Scaled):
+        return value, ()
+    length = value.at(epochs)
+    if length == value.published:
+        return length, ()
+    published = f"the published {value.published} of {value.of} beside the student's {epochs}"
+    many = f"{length} epoch{'s' if length > 1 else ''}"
+    return length, (f"{option}: {many}, {published} (--options.{option} N for another number).",)
 
 
 def stages_of(shapes: Shapes, end: str = "") -> tuple[str, ...]:

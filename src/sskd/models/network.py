@@ -144,15 +144,21 @@ class Network(nn.Module):
             return tap
         if named.at == "in":
             raise UserError(
-                f"What follows {tap} of {self.title} cannot be copied: it is the input of {named.module}. Name a stage's "
-                "module without :in, or use another method."
+                f"What follows {tap} of {self.title} cannot be copied: it is the input of {named.module}. Name a "
+                "stage's module without :in, or use another method."
             )
         return named.module
 
     @property
     def branch_taps(self) -> tuple[str, ...]:
-        """Where auxiliary classifiers branch off, as the zoo's networks say it; nothing where every stage does."""
+        """Where auxiliary classifiers branch off a network of the zoo; of others nothing is known."""
         return self.backbone.branch_taps if isinstance(self.backbone, CifarNet) else ()
+
+    @property
+    def after_stages(self) -> tuple[str, ...]:
+        """The modules of a network of the zoo that come after its last stage, but for the classifier."""
+        known = self.backbone.after_stages if isinstance(self.backbone, CifarNet) else ()
+        return tuple(f"backbone.{name}" for name in known)
 
     def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
         """The same backbone for these classes: `order` says which of its outputs are theirs."""

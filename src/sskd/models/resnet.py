@@ -39,6 +39,14 @@ class CifarNet(nn.Module):
         """Where auxiliary classifiers branch off: the stages, in order."""
         return tuple(name for name in self.taps if name.startswith("stage") and not name.endswith(".pre"))
 
+    @property
+    def after_stages(self) -> tuple[str, ...]:
+        """The modules of the body that come after the last stage."""
+        return self._following(self.taps[self.branch_taps[-1]].module)
+
+    def _following(self, module: str) -> tuple[str, ...]:
+        return self.chain[self.chain.index(module) + 1 :]
+
     def repeated_stage(self) -> nn.Module:
         """Another last stage, at stride 1, that takes the last stage's output and keeps its shape."""
         raise NotImplementedError
@@ -55,9 +63,10 @@ class CifarNet(nn.Module):
         if module not in self.chain:
             stages = [name for name, known in self.taps.items() if known.module in self.chain]
             raise UserError(f"What follows {tap} cannot be copied; it can for {', '.join(stages)}.")
-        rest = [deepcopy(self.get_submodule(name)) for name in self.chain[self.chain.index(module) + 1 :]]
+        rest = [deepcopy(self.get_submodule(name)) for name in self._following(module)]
         again = [self.repeated_stage()] if module == self.taps[self.branch_taps[-1]].module else []
-        copied = nn.Sequential(*again, *rest, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.num_features, outputs))
+        last = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(self.num_features, outputs))
+        copied = nn.Sequential(*again, *rest, *last)
         for layer in copied.modules():
             if reset := getattr(layer, "reset_parameters", None):
                 reset()

@@ -24,7 +24,7 @@ from sskd.train.meters import Meter, Part
 from sskd.train.optim import build_optimizer, learning_rate
 from sskd.train.protocols import Keeper, Listener, Record, Shared
 from sskd.train.remembered import Looked, remembered
-from sskd.train.step import Execution, Step, merge, place
+from sskd.train.step import Execution, Step, make_trainable, merge, place
 from sskd.train.synchronised import arrange_norms
 from sskd.train.watch import watching
 from sskd.views.pretext import Batch
@@ -180,9 +180,7 @@ class StageRun:
 
     def enter(self) -> list[nn.Module]:
         """Freeze everything and put it in eval; what the stage trains becomes trainable, in train mode."""
-        for module in self.modules.values():
-            module.requires_grad_(False).eval()
-        return [self.modules[name].requires_grad_(True).train() for name in self.stage.trains]
+        return make_trainable(self.stage, self.modules)
 
     def _epoch(self, advance: Advance, epoch: int, part: Part) -> Record:
         schedule, world = self.trainer.schedule, self.trainer.world

@@ -14,7 +14,7 @@ from sskd.train.evaluate import images_at_once
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Trainer
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Step, merge, place
+from sskd.train.step import Execution, Step, make_trainable, merge, place
 from sskd.train.synchronised import SynchronisedBatchNorm
 from sskd.train.trial import dummy_batch
 from sskd.views.pretext import Batch
@@ -59,11 +59,10 @@ def _stage(
     named = merge({"student": student}, plan.modules, {name: term for name, (_, term) in stage.loss.items()})
     place(named, execution)
     for module in [*named.values(), *([teacher] if teacher else [])]:
-        module.requires_grad_(False).eval()
         for part in module.modules():
             if isinstance(part, SynchronisedBatchNorm):
                 part.world = world
-    trained = [p for name in stage.trains for p in named[name].requires_grad_(True).train().parameters()]
+    trained = [p for module in make_trainable(stage, named) for p in module.parameters()]
     step = Step(stage, student, teacher, execution, world)
     gradients, optimizer = gradients_of(step), build_optimizer(trained, replace(stage.optim, lr=0.0))
     views, how = plan.views.views, (shape, execution)

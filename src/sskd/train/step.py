@@ -250,6 +250,19 @@ def place(modules: Mapping[str, nn.Module], execution: Execution) -> None:
             module.double()
 
 
+def make_trainable(stage: Stage, modules: Mapping[str, nn.Module]) -> list[nn.Module]:
+    """Return the modules that a stage trains, trainable and in train mode; all else is frozen and in eval mode.
+
+    `modules`: all that the stage reads, by name, the student among them.
+    """
+    for module in modules.values():
+        module.requires_grad_(False).eval()
+    trained = [modules[name].requires_grad_(True).train() for name in stage.trains]
+    for name in stage.frozen:
+        modules["student"].get_submodule(name).requires_grad_(False).eval()
+    return trained
+
+
 def merge(*groups: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     """One namespace of all that a stage may train or keep.
 

@@ -17,7 +17,7 @@ from sskd.models.network import Network
 from sskd.train.advance import WARM, Advance, advance_of
 from sskd.train.averaging import Averaging
 from sskd.train.optim import build_optimizer
-from sskd.train.step import Execution, Step, place
+from sskd.train.step import Execution, Step, make_trainable, place
 from sskd.views.pretext import Batch
 
 NEAR = 0.25  # as a share: losses or updates that differ by more are not rounded (or dropped out) otherwise, but wrong
@@ -65,10 +65,11 @@ def trial(execution: Execution, work: Work, which: int, training: bool = True) -
     if teacher and execution.folded:
         teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *work.image_shape), execution.precision == "bf16")
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
-    for name, module in named.items():
-        module.requires_grad_(name in stage.trains).train(name in stage.trains and training)
+    trained = [p for module in make_trainable(stage, named) for p in module.parameters()]
+    if not training:
+        for module in named.values():
+            module.eval()
     step = Step(stage, student, teacher, execution)
-    trained = [p for name in stage.trains for p in named[name].parameters()]
     optimizer = build_optimizer(trained, replace(stage.optim, lr=0.0))
     return Trial(stage, advance_of(step, optimizer, Averaging(trained, step.world)), trained)
 

@@ -1,11 +1,11 @@
 """Pretexts by name: of this package, or of any module."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 
 from sskd.data.source import DataInfo
 from sskd.errors import UserError, unknown
+from sskd.importing import import_attribute
 from sskd.views import PRETEXTS
 from sskd.views.pretext import Pretext
 from sskd.views.transformations import ROTATION, transformations_of
@@ -39,15 +39,9 @@ def pretext_of(
 def _found(name: str) -> Callable[..., Pretext]:
     if name in PRETEXTS:
         return PRETEXTS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise unknown("pretext", name, PRETEXTS)
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"The pretext {name} cannot be imported: {error}. Say MODULE:CLASS, of a module on Python's path."
-        ) from error
+    found = import_attribute(name, f"pretext {name}", "Say MODULE:CLASS, of a module on Python's path.")
     if not (isinstance(found, type) and issubclass(found, Pretext)):
         raise UserError(f"The pretext {name} is not derived from sskd.views.pretext.Pretext.")
     return found
