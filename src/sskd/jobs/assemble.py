@@ -118,7 +118,9 @@ def planned(job: Job, parts: Prepared, method: str) -> Plan:
     torch.manual_seed(mix(job.training.seed, "method"))  # whatever was built before
     plan: object = find_method(method)(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
     if not isinstance(plan, Plan):
-        raise UserError(f"The method {method} returned a {type(plan).__name__}; a method returns a sskd Plan.")
+        raise UserError(
+            f"The method {method} returned a {type(plan).__name__}; a method returns a sskd.methods.plan.Plan."
+        )
     _refuse_stream(method, job.data, parts.splits, plan)
     return plan
 
