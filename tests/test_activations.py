@@ -25,7 +25,7 @@ def test_stages_are_the_activations_of_what_comes_before(name: str) -> None:
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # timm begins with 0 in the last of each block, which hides what is below 0
     taps = find_taps(model)
-    shapes, left_out = usable(model, taps, IMAGES[:1])
+    shapes, left_out, _ = usable(model, taps, IMAGES[:1])
     stages = [tap for tap in shapes if tap.endswith(".pre")]
     assert len(stages) in (3, 4) and not left_out
     tapped = Tapped(model, taps, tuple(taps))
@@ -74,7 +74,7 @@ class Hidden(nn.Module):
     ],
 )
 def test_what_only_looks_like_it_is_left_out(model: nn.Module, stage: str, reason: str) -> None:
-    shapes, left_out = usable(model, find_taps(model), IMAGES[:1])
+    shapes, left_out, _ = usable(model, find_taps(model), IMAGES[:1])
     assert not any(tap.endswith(".pre") for tap in shapes) and stage in shapes
     assert reason in left_out[f"{stage}.pre"]
 

@@ -229,9 +229,9 @@ def test_no_pooled_without_a_linear_classifier() -> None:
     headless = find_taps(timm.create_model("resnet10t", num_classes=0))
     assert "pooled" not in headless and "stage4" in headless
     assert find_taps(torchvision.models.squeezenet1_1(num_classes=5)) == {}
-    shapes, left_out = usable(timm.create_model("resnet10t", num_classes=5), {"pooled": Tap("layer4")}, IMAGE)
+    shapes, left_out, _ = usable(timm.create_model("resnet10t", num_classes=5), {"pooled": Tap("layer4")}, IMAGE)
     assert "pooled" not in shapes and "the classifier is convolutional" in left_out["pooled"]
-    gone, reasons = usable(timm.create_model("resnet10t", num_classes=5), {"stage9": Tap("layer9")}, IMAGE)
+    gone, reasons, _ = usable(timm.create_model("resnet10t", num_classes=5), {"stage9": Tap("layer9")}, IMAGE)
     assert [*gone] == ["logits"] and "no module of ResNet (for tap stage9) named 'layer9'. Did you mean" in reasons[
         "stage9"
     ]

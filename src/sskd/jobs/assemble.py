@@ -105,6 +105,8 @@ def prepare(job: Job) -> Prepared:
     apart = splits.share is not None and job.teacher_data == "full"
     among = (len(splits.full), splits.share) if apart else ()
     pair = pair_of(student, teacher, info(source, splits.train, shape, *among))
+    student.check_training(shape)
+    said = (*said, *student.notes, *(teacher.notes if teacher else ()))
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     return Prepared(source, splits, crops, student, teacher, pair, optim, (*source.notes, *splits.notes, *said))
 

@@ -1,5 +1,6 @@
 """The taps of a network that somebody else has written, found from what it says of itself."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,38 @@ def find_taps(model: nn.Module) -> dict[str, Tap]:
     return _with_activations(model, {**taps, **_last_linear(model)})
 
 
+def stages_by_name(model: nn.Module) -> dict[str, Tap]:
+    """Stages of a network that says nothing of itself, by what its modules are called; empty where that is unclear.
+
+    They are the children `layer1`, `layer2`.. or `stage1`, `stage2`.. of one module (numbered from 0 or 1), or the
+    parts of a child `stages`. Of several such modules the outermost counts; two at the same depth are unclear.
+    """
+    at_depth: dict[int, list[list[str]]] = {}
+    for path, module in model.named_modules():
+        depth = len(path.split(".")) if path else 0
+        at_depth.setdefault(depth, []).extend(_series_of_stages(path, module))
+    for _, series in sorted(at_depth.items()):
+        if len(series) == 1:
+            return _with_activations(model, {f"stage{i}": Tap(name) for i, name in enumerate(series[0], 1)})
+        if series:
+            break
+    return {}
+
+
+def _series_of_stages(path: str, module: nn.Module) -> list[list[str]]:
+    """The module's children that are named like stages, in order: a list for each kind of name, of two or more."""
+    prefix, children = f"{path}." if path else "", dict(module.named_children())
+    series = list[list[str]]()
+    for kind in ("layer", "stage"):
+        numbered = {int(found[1]): name for name in children if (found := re.fullmatch(rf"{kind}_?(\d+)", name))}
+        numbers = sorted(numbered)
+        if numbers in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
+            series.append([prefix + numbered[i] for i in numbers])
+    if isinstance(parts := children.get("stages"), nn.Sequential | nn.ModuleList):
+        series.append([f"{prefix}stages.{name}" for name, _ in parts.named_children()])
+    return [names for names in series if len(names) > 1]
+
+
 def _resnet_activations(model: Any) -> dict[str, Tap]:
     """`stageK.pre` of torchvision's ResNets, whose blocks have one activation for all of their layers."""
     blocks = {f"stage{i}.pre": f"{name}.{len(getattr(model, name)) - 1}" for i, name in enumerate(_LAYERS, 1)}
@@ -68,7 +101,7 @@ def _with_activations(model: nn.Module, taps: dict[str, Tap]) -> dict[str, Tap]:
             while children := [*modules[last].named_children()]:
                 last = f"{last}.{_final(children)}"
             active = isinstance(modules[last], _ACTIVATIONS)
-            added[f"{name}.pre"] = Tap(last, "in") if active else tap
+            added[f"{name}.pre"] = replace(tap, module=last, at="in") if active else tap
     return {**taps, **added}
 
 

@@ -1,7 +1,9 @@
 """A backbone that takes images in [0, 1], of the data's size and channels, and makes of them what it was trained on."""
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +13,10 @@ from torch.nn.functional import interpolate
 
 from sskd.errors import UserError
 from sskd.models.build import Built, build
-from sskd.models.find import find_taps
+from sskd.models.find import find_taps, stages_by_name
+from sskd.models.misfit import ERRORS, advice
 from sskd.models.normalisation import LUMA, Normalisation
+from sskd.models.outputs import described, logits_of
 from sskd.models.resnet import CifarNet
 from sskd.models.taps import Shapes, Tap, usable
 from sskd.models.zoo import resolve
@@ -54,12 +58,14 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(normalisation.std).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("order", None if order is None else torch.tensor(order), persistent=False)
-        self._named = dict(taps or {})  # by the user, and so not to be left out in silence
-        self.taps = {name: Tap(f"backbone.{tap.module}", tap.at) for name, tap in self._all_taps().items()}
+        found = find_taps(self.backbone)
+        self._named = _as_found(taps or {}, found)  # by the user, and so not to be left out in silence
+        stages = any(name.startswith("stage") for name in (*found, *self._named))
+        self._guessed = {} if stages else stages_by_name(self.backbone)
+        known = {**self._guessed, **found, **self._named}
+        self.taps = {name: replace(tap, module=f"backbone.{tap.module}") for name, tap in known.items()}
         self.left_out: dict[str, str] = {}
-
-    def _all_taps(self) -> dict[str, Tap]:
-        return {**find_taps(self.backbone), **self._named}
+        self.notes: tuple[str, ...] = ()  # what `shapes` found of the taps that the user should know
 
     @property
     def channels(self) -> int:
@@ -74,8 +80,9 @@ class Network(nn.Module):
 
     def forward(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
         """Logits of images in [0, 1]."""
-        logits: Tensor = self.backbone(self.prepared(images))
-        return logits if self.order is None else logits[:, self.order]
+        logits: Tensor = logits_of(self.backbone(self.prepared(images)))
+        selects = self.order is not None and isinstance(logits, Tensor)  # anything else is refused by `shapes`
+        return logits[:, self.order] if selects else logits
 
     def prepared(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N c h w"]:
         """Images in [0, 1] as the backbone takes them: its channels, its size, normalised."""
@@ -93,23 +100,18 @@ class Network(nn.Module):
         Raises:
             UserError: the network cannot take such images, or a tap that the user named cannot be read.
         """
-        weight = next(self.parameters())
-        noise = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
-        image = noise.to(weight.device, weight.dtype)
         channels = image_shape[0]
         if channels != self.channels and (channels, self.channels) not in ((1, self.channels), (3, 1)):
             raise UserError(
                 f"{self.title} takes images of {self.channels} channels; the data has {channels}. "
                 "Grey images can be repeated and colour made grey, but no other channels converted."
             )
+        image = self._noise(1, image_shape)
+        before = self.taps
         try:
-            shapes, self.left_out = usable(self, self.taps, image)
-        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
-            size = "x".join(str(n) for n in image_shape)
-            raise UserError(
-                f"{self.title} cannot take images of {size} (channels x height x width): {error}. "
-                "Choose a shallower network or larger images."
-            ) from error
+            shapes, self.left_out, self.taps = usable(self, before, image)
+        except ERRORS as error:
+            raise self._misfit("cannot take", image, error) from error
         if refused := [reason for name, reason in self.left_out.items() if name in self._named]:
             raise UserError(refused[0].replace("backbone.", ""))  # as the user knows the modules
         if shapes["logits"] != (len(self.class_names),):
@@ -119,8 +121,63 @@ class Network(nn.Module):
             )
         if "pooled" not in self.taps:
             self.left_out["pooled"] = f"{self.title} ends in no linear layer whose input could be read."
-        self.taps = {name: tap for name, tap in self.taps.items() if name in shapes}
+        return self._checked(before, shapes)
+
+    def _checked(self, before: Mapping[str, Tap], shapes: Shapes) -> Shapes:
+        """The shapes, without guessed stages that are none; what was seen of the taps becomes notes."""
+        vectors = [name for name in self._guessed if len(shapes.get(name, (0, 0))) < 2]
+        for name in vectors:
+            self.left_out[name] = f"{self.taps.pop(name).module} of {self.title} gives vectors, so it is no stage."
+        shapes = {name: shape for name, shape in shapes.items() if name not in vectors}
+        stages = [name for name in self._guessed if name in shapes and not name.endswith(".pre")]
+        turned = [name for name, tap in self.taps.items() if tap.channels_last and not before[name].channels_last]
+        notes = []
+        if stages:
+            named = ", ".join(f"{name} is {self._guessed[name].module}" for name in stages)
+            notes.append(
+                f"The stages of {self.title} are taken by the names of its modules: {named}. Where that is wrong, name "
+                "them: --student_taps or --teacher_taps."
+            )
+        if turned:
+            notes.append(
+                f"In {self.title} the maps of {', '.join(turned)} have their channels last, as their shapes show: they "
+                "are read channels first."
+            )
+        self.notes = tuple(notes)
         return shapes
+
+    def check_training(self, image_shape: tuple[int, int, int]) -> None:
+        """Run a copy on two images in training mode, where networks may compute something else.
+
+        Neither the network nor torch's generators are touched.
+
+        Raises:
+            UserError: it fails, or gives no logits.
+        """
+        images, copied = self._noise(2, image_shape), copy.deepcopy(self).train()
+        try:
+            with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []), torch.no_grad():
+                logits: Any = copied(images)
+        except ERRORS as error:
+            raise self._misfit("cannot be trained on", images, error) from error
+        if not isinstance(logits, Tensor) or logits.shape != (2, len(self.class_names)):
+            raise UserError(
+                f"{self.title} returns logits in eval mode, but in training mode {described(logits)}. It must return "
+                f"logits [N, {len(self.class_names)}] in training too, by itself or as .logits or ['logits'] of what "
+                "it returns."
+            )
+
+    def _noise(self, count: int, image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
+        weight = next(self.parameters())
+        noise = torch.rand(count, *image_shape, generator=torch.Generator().manual_seed(0))
+        return noise.to(weight.device, weight.dtype)
+
+    def _misfit(self, cannot: str, images: Float[Tensor, "N C H W"], error: Exception) -> UserError:
+        size = "x".join(str(n) for n in images.shape[1:])
+        return UserError(
+            f"{self.title} {cannot} images of {size} (channels x height x width): {str(error).rstrip('.')}. "
+            f"{advice(self.backbone, self.prepared(images), error)}"
+        )
 
     def tail(self, tap: str, outputs: int) -> nn.Module:
         """What follows a stage, copied and freshly initialised, with a classifier of so many outputs.
@@ -161,7 +218,9 @@ class Network(nn.Module):
         return tuple(f"backbone.{name}" for name in known)
 
     def fitted(self, class_names: tuple[str, ...], order: Sequence[int] | None, taps: Mapping[str, Tap]) -> "Network":
-        """The same backbone for these classes: `order` says which of its outputs are theirs."""
+        """The same backbone for these classes: `order` says which of this network's outputs are theirs."""
+        if self.order is not None:  # of the backbone's outputs
+            order = self.order.tolist() if order is None else [int(self.order[i]) for i in order]
         network = Network(
             self.architecture, self.backbone, self.normalisation, class_names, self.size, taps, order, self.arguments
         )
@@ -194,6 +253,17 @@ class Network(nn.Module):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _as_found(named: Mapping[str, Tap], found: Mapping[str, Tap]) -> dict[str, Tap]:
+    """Taps that the user names, with what is known of the same place: how its maps lie, whether it is used again."""
+    known = {(tap.module, tap.at): tap for tap in found.values()}
+    taps = dict[str, Tap]()
+    for name, tap in named.items():
+        same = known.get((tap.module, tap.at), tap)
+        last = same.channels_last if tap.channels_last is None else tap.channels_last
+        taps[name] = replace(tap, channels_last=last, again=tap.again or same.again)
+    return taps
 
 
 def create_network(

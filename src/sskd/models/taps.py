@@ -1,8 +1,8 @@
 """Named places inside a network at which a method reads what it computes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sskd.errors import UserError, unknown
+from sskd.models.outputs import described
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Per tap the shape of one image's tensor: {"stage2": (32, 16, 16), "pooled": (64,), "logits": (100,)}."""
@@ -19,14 +20,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Tap:
     """The output of a submodule, or its first input (`at="in"` of an activation: the values before it).
 
-    `channels_last`: the values are [N, H, W, C], as some transformers have them; they are read as [N, C, H, W].
+    `channels_last`: the values are [N, H, W, C], as some transformers have them; they are read as [N, C, H, W]. None:
+    not stated; `usable` sees it from their shape.
     `again`: the module is used more than once in a forward pass, and the last time counts.
     """
 
     module: str
     at: Literal["out", "in"] = "out"
-    channels_last: bool = False
+    channels_last: bool | None = None
     again: bool = False
+
+
+class Usable(NamedTuple):
+    """What `usable` found: the shapes at the taps that can be read, why others cannot, the taps with their layout."""
+
+    shapes: Shapes
+    left_out: dict[str, str]
+    taps: dict[str, Tap]
 
 
 class Tapped(nn.Module):
@@ -117,10 +127,10 @@ def probe(model: nn.Module, taps: Mapping[str, Tap], image: Float[Tensor, "1 C H
             hook on a batch norm that an in-place ReLU follows sees the values after the ReLU); logits that are
             no [1, K] tensor.
     """
-    shapes, refused = usable(model, taps, image, missing="refuse")
-    if refused:
-        raise UserError(next(iter(refused.values())))
-    return shapes
+    found = usable(model, taps, image, missing="refuse")
+    if found.left_out:
+        raise UserError(next(iter(found.left_out.values())))
+    return found.shapes
 
 
 def usable(
@@ -128,8 +138,11 @@ def usable(
     taps: Mapping[str, Tap],
     image: Float[Tensor, "1 C H W"],
     missing: Literal["refuse", "leave out"] = "leave out",
-) -> tuple[Shapes, dict[str, str]]:
+) -> Usable:
     """Run the network once on one image. The shape at every tap that can be read, and why each other one cannot.
+
+    Where a tap does not say how its maps lie, the shape does: two sides are in proportion to the image's, the third
+    dimension is the channels.
 
     Raises:
         UserError: logits that are no [1, K] tensor; modules that do not exist, if `missing` says so.
@@ -153,11 +166,47 @@ def usable(
             module.training = mode
     logits: Any = values["logits"]
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise UserError(f"{_title(model)} must return one tensor of logits [N, classes]; it returned {_kind(logits)}.")
+        raise UserError(
+            f"{_title(model)} must return one tensor of logits [N, classes], by itself or as .logits or ['logits'] of "
+            f"what it returns; it returned {described(logits)}."
+        )
     reasons = {name: _problem(name, taps[name], fired, _title(model)) for name, fired in watched.fired.items()}
     left_out |= {name: reason for name, reason in reasons.items() if reason}
-    left_out |= _not_before(values, {name: tap for name, tap in there.items() if name not in left_out}, modules)
-    return {name: tuple(value.shape[1:]) for name, value in values.items() if name not in left_out}, left_out
+    found = {name: tap for name, tap in there.items() if name not in left_out}
+    layouts = _layouts(found, values, image, _title(model))
+    left_out |= {name: layout for name, layout in layouts.items() if isinstance(layout, str)}
+    for name in [name for name, layout in layouts.items() if layout is True]:
+        found[name], values[name] = replace(found[name], channels_last=True), values[name].permute(0, 3, 1, 2)
+    left_out |= _not_before(values, {name: tap for name, tap in found.items() if name not in left_out}, modules)
+    shapes = {name: tuple(value.shape[1:]) for name, value in values.items() if name not in left_out}
+    return Usable(shapes, left_out, {name: tap for name, tap in found.items() if name in shapes})
+
+
+def _layouts(
+    taps: Mapping[str, Tap], values: Mapping[str, Tensor], image: Float[Tensor, "1 C H W"], model: str
+) -> dict[str, bool | str]:
+    """For each tap on maps that does not say so: whether its channels come last, or why that cannot be known.
+
+    Where the shape fits both, channels come first, as torch has them, unless other taps of this network have them last.
+    """
+    height, width = image.shape[2:]
+    found: dict[str, bool | str] = {}
+    unclear: list[str] = []
+    for name, tap in taps.items():
+        if tap.channels_last is not None or values[name].ndim != 4:
+            continue
+        a, b, c = values[name].shape[1:]
+        first, last = b * width == c * height, a * width == b * height
+        found[name] = last and not first
+        unclear += [name] if last == first else []
+    if any(tap.channels_last for tap in taps.values()) or True in found.values():
+        for name in unclear:
+            where, shape = f"{name}: {taps[name].module}:{taps[name].at}", tuple(values[name].shape[1:])
+            found[name] = (
+                f"Tap {name} of {model} has maps of {shape}, which does not show whether channels come first or last, "
+                f"and other taps of the network have them last. Write {where}:channels_first or {where}:channels_last."
+            )
+    return found
 
 
 def _not_before(
@@ -182,7 +231,8 @@ def _problem(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> s
     """Why a tap cannot be read; empty where it can."""
     where = f"Tap {name} of {model} ({tap.at}put of {tap.module})"
     if len(fired) != 1 and not (tap.again and fired):
-        return f"{where} fired {len(fired)} times in one forward pass; it must fire once. Name another module."
+        advice = ", or write MODULE:again if its last time counts" if fired else ""
+        return f"{where} fired {len(fired)} times in one forward pass; it must fire once. Name another module{advice}."
     value, version = fired[-1]
     if not isinstance(value, Tensor) or value.ndim < 2 or value.shape[0] != 1:
         return f"{where} is {_kind(value)}; a tensor with the batch as first dimension is needed."
@@ -197,21 +247,37 @@ def _problem(name: str, tap: Tap, fired: list[tuple[Any, int]], model: str) -> s
     return ""
 
 
+_ENDINGS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "in": {"at": "in"},
+    "out": {"at": "out"},
+    "channels_last": {"channels_last": True},
+    "channels_first": {"channels_last": False},
+    "again": {"again": True},
+}
+
+
 def parse_taps(named: Mapping[str, str]) -> dict[str, Tap]:
     """Taps as a user writes them: {"stage1": "layer1", "pooled": "fc:in"}; `:in` is the module's input.
 
+    After that `:channels_last` or `:channels_first` says how maps lie, where their shape does not show it, and `:again`
+    that a module is used several times and the last counts.
+
     Raises:
-        UserError: another ending, or no module.
+        UserError: another ending, two that contradict each other, or no module.
     """
     taps: dict[str, Tap] = {}
     for name, text in named.items():
-        module, _, end = text.partition(":")
-        if not module or not name or end not in ("", "in", "out"):
+        module, *endings = text.split(":")
+        stated = [key for ending in endings for key in _ENDINGS.get(ending, {})]
+        if not module or not name or not _ENDINGS.keys() >= {*endings} or len(stated) > len({*stated}):
             raise UserError(
                 f"The tap {name!r}: {text!r} is not understood. Write NAME: MODULE for the module's output, or "
-                "NAME: MODULE:in for its input, for example pooled: head.fc:in."
+                "NAME: MODULE:in for its input, for example pooled: head.fc:in; then, where it is needed, "
+                ":channels_last (maps of height, width, channels), :channels_first, or :again (used several times, of "
+                "which the last counts)."
             )
-        taps[name] = Tap(module, "in" if end == "in" else "out")
+        taps[name] = Tap(module, **{key: value for ending in endings for key, value in _ENDINGS[ending].items()})
     return taps
 
 
