@@ -14,12 +14,14 @@ from sskd.data.splits import Splits, cut
 from sskd.data.streams import Stream
 from sskd.errors import UserError
 from sskd.jobs.job import Job
+from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods.find import find_method
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.models.network import Network
 from sskd.models.taps import parse_taps
 from sskd.seeds import mix
+from sskd.train.trial import Work
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Prepared:
     optim: Optim
     notes: tuple[str, ...]
 
+    def work(self, plan: Plan, batch_size: int = 1) -> Work:
+        """What steps of a plan can be tried of."""
+        return Work(self.student, self.teacher, plan, batch_size, self.pair.data.image_shape)
+
 
 def prepare(job: Job) -> Prepared:
     """Read the data, build and load the networks.
@@ -135,6 +141,7 @@ def assemble(job: Job, decode: str | None) -> Assembled:
     """
     parts = prepare(job)
     plan = planned(job, parts, job.method)
+    refuse_small_batches(job.method, job.training, len(parts.splits.train), parts.work(plan))
     notes, splits, crops = (*parts.notes, *plan.notes), parts.splits, parts.crops
     if isinstance(crops, Resized):
         low, high = crops.scale

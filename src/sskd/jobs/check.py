@@ -11,6 +11,7 @@ from sskd.jobs.assemble import Prepared, planned, prepare
 from sskd.jobs.cost import Decoding, Hours, Stepping, decoding, hours, stepping
 from sskd.jobs.job import Job
 from sskd.jobs.machine import may_capture
+from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import pick_device
 from sskd.memory import peak_memory
 from sskd.methods import METHODS
@@ -18,7 +19,7 @@ from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Plan
 from sskd.train.step import Execution, Precision
-from sskd.train.trial import Timed, Work, time_step
+from sskd.train.trial import Timed, time_step
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def check_distillation(job: Job, measure: bool) -> Checked:
     parts, plans, misfits = prepare(job), dict[str, Plan](), dict[str, str]()
     for name in names:
         try:
-            plans[name] = planned(job, parts, name)
+            plan = planned(job, parts, name)
+            refuse_small_batches(name, job.training, len(parts.splits.train), parts.work(plan))
+            plans[name] = plan
         except UserError as error:
             misfits[name] = str(error)
     execution = _execution(job) if measure else None
@@ -135,11 +138,10 @@ def _measured(
     execution: Execution,
     decoded: Decoding | None,
 ) -> StageCost:
-    size, images = min(job.training.batch_size, len(parts.splits.train)), parts.pair.data.image_shape
+    size = min(job.training.batch_size, len(parts.splits.train))
 
     def timed(count: int, evaluating: bool) -> Timed:
-        work = Work(parts.student, parts.teacher, plan, count, images)
-        return time_step(execution, work, repeats=1, which=which, evaluating=evaluating)
+        return time_step(execution, parts.work(plan, count), repeats=1, which=which, evaluating=evaluating)
 
     step, training, evaluation = stepping(timed, size), job.training, parts.splits.evaluation.values()
     counted = all(one.counted for one in evaluation if isinstance(one, Stream))

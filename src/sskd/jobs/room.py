@@ -12,6 +12,7 @@ import torch
 from sskd.errors import UserError
 from sskd.jobs.assemble import Assembled
 from sskd.jobs.job import Job
+from sskd.jobs.small import one_value
 from sskd.progress import Display
 from sskd.train.choose import fastest
 from sskd.train.distributed import launched
@@ -52,9 +53,19 @@ def with_room(work: Callable[[], T]) -> T | NoRoom:
 
     By then nothing of what it had made is left: an error that is still being handled keeps the failed step's values,
     and whoever tries with less would find their memory taken.
+
+    Raises:
+        UserError: a batch norm got one value for each channel, as may happen with fewer images at a time.
     """
     try:
         return work()
+    except ValueError as error:
+        if not one_value(error):
+            raise
+        raise UserError(
+            f"A norm got one value for each channel, which has no variance ({error}). Give it more images at a time "
+            "(--batch_size, --micro_batch, fewer processes), or larger images."
+        ) from error
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
