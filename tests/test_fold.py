@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sskd.models.fold import error, folded, half_weights
+from sskd.models.fold import error, folded, half_weights, inference_copy
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
 from sskd.models.taps import Tap, Tapped
@@ -120,3 +120,21 @@ def test_in_bf16_it_is_as_near_to_the_exact_values(name: str) -> None:
         usual, cheaper = values_of(plain, images().float()), values_of(half, images().float())
     lost, found = (max(error(values[tap], exact[tap]) for tap in exact) for values in (usual, cheaper))
     assert found < 0.03 and found < 1.5 * lost
+
+
+def test_a_float64_run_folds_in_float64() -> None:
+    made = network("cifar_resnet20").float()  # as it is loaded
+    cheaper = inference_copy(made, (3, 32, 32), torch.float64)
+    assert next(made.parameters()).dtype == torch.float32 and next(cheaper.parameters()).dtype == torch.float64
+    expected, found = values_of(copy.deepcopy(made).double(), images()), values_of(cheaper, images())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in cheaper.modules())
+    assert max(error(found[tap], expected[tap]) for tap in expected) < 1e-13  # folded in float32 first: 1e-7
+
+
+def test_what_a_network_knows_of_its_taps_is_kept() -> None:
+    torch.manual_seed(0)
+    made = create_network("test_mambaout", tuple("abcd"), (3, 32, 32), PLAIN).eval()
+    shapes = made.shapes((3, 32, 32))
+    cheaper = inference_copy(made, (3, 32, 32), torch.float32)
+    assert cheaper.taps == made.taps and made.taps["stage2"].channels_last
+    assert {tap: values[0].shape for tap, values in values_of(cheaper, images().float()).items()} == shapes

@@ -185,8 +185,7 @@ def _trainer(
         told = (run, shared, listener)
     teacher = parts.teacher
     if teacher and execution.folded:
-        half, generator = execution.precision == "bf16", torch.Generator().manual_seed(0)
-        teacher = inference_copy(teacher, torch.rand(1, *parts.shape, generator=generator), half)
+        teacher = inference_copy(teacher, parts.shape, execution.dtype)
     return Trainer(parts.student, teacher, parts.plan, data, schedule, execution, *told, world=world)
 
 

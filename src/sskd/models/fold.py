@@ -30,9 +30,14 @@ def folded(network: Network, image: Float[Tensor, "1 C H W"]) -> tuple[Network, 
     return copied, len(pairs)
 
 
-def inference_copy(network: Network, image: Float[Tensor, "1 C H W"], half: bool) -> Network:
-    """The frozen network as it is run: folded and, to be run under autocast, with bf16 weights."""
-    copied, _ = folded(network, image)
+def inference_copy(network: Network, shape: tuple[int, int, int], dtype: torch.dtype) -> Network:
+    """The frozen network as it is run on images [C, H, W] of this shape: in its dtype before it is folded, so that a
+    float64 run folds in float64. With bfloat16, which autocast runs, it is folded in float32 and keeps bf16 weights.
+    """
+    half = dtype == torch.bfloat16
+    converted = copy.deepcopy(network).to(torch.float32 if half else dtype)
+    image = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
+    copied, _ = folded(converted, image.to(converted.mean.dtype))
     if half:
         half_weights(copied)
     return copied.requires_grad_(False)

@@ -38,6 +38,11 @@ class Execution:
     folded: bool = False  # the teacher's batch norms are part of its convolutions, whose weights are bf16 under bf16
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}[self.precision]
+
+    @property
     def eager(self) -> "Execution":
         """The same, operation by operation."""
         return replace(self, compiled=False, graphs=False, captured=False)

@@ -63,7 +63,7 @@ def trial(execution: Execution, work: Work, which: int, training: bool = True) -
     terms = {name: term for name, (_, term) in stage.loss.items()}
     named = {"student": student, **modules, **terms}
     if teacher and execution.folded:
-        teacher = inference_copy(teacher.cpu().float(), torch.rand(1, *work.image_shape), execution.precision == "bf16")
+        teacher = inference_copy(teacher.cpu(), work.image_shape, execution.dtype)
     place({**named, **({"teacher": teacher.eval()} if teacher else {})}, execution)
     trained = [p for module in make_trainable(stage, named) for p in module.parameters()]
     if not training:
