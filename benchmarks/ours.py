@@ -73,8 +73,7 @@ class Ours:
         )
         pair = Pair(self.student.shapes(info.image_shape), self.teacher.shapes(info.image_shape), info)
         if execution.folded:
-            image = torch.rand(1, *info.image_shape)
-            self.teacher = inference_copy(self.teacher.eval(), image, execution.precision == "bf16")
+            self.teacher = inference_copy(self.teacher.eval(), info.image_shape, execution.dtype)
         self.plan = replace(METHODS["sskd"](pair, epochs=1, optim=Optim(lr=lr)), views=Turned(views))
         self.stage = self.plan.stages[-1]
         self.step = Step(self.stage, self.student, self.teacher, execution, world)
