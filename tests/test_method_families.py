@@ -17,7 +17,7 @@ FOUR = ("stage1", "stage2", "stage3", "stage4")
 PAIRS: list[tuple[str, str, int, set[str]]] = [
     ("resnet18", "resnet10t", 32, {"one", "hsakd"}),
     ("resnet10t", "mobilenetv3_small_050", 64, {"fsp", "kdsvd", "one", "hsakd"}),
-    ("torchvision:resnet18", "regnetx_002", 64, {"ab", "fsp", "kdsvd", "one", "hsakd"}),
+    ("torchvision:resnet18", "regnetx_002", 64, {"fsp", "kdsvd", "one", "hsakd"}),
     ("convnext_atto", "torchvision:shufflenet_v2_x0_5", 64,
      {"at", "vid", "nst", "ab", "fsp", "kdsvd", "one", "hsakd"}),  # four stages against three
     ("cifar_vgg8", "cifar_mobilenet_v2", 32, {"fsp", "kdsvd"}),
