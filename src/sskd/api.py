@@ -11,7 +11,7 @@ from torch import nn
 
 from sskd.data import load_source
 from sskd.errors import UserError
-from sskd.jobs.adopt import adopt, check
+from sskd.jobs.adopt import adopt, evaluated
 from sskd.jobs.execute import execute
 from sskd.jobs.job import Job
 from sskd.models.load import Brought
@@ -212,7 +212,7 @@ def evaluate(
     reading: Reading = Reading(),  # noqa: B008  # frozen
     device: str = "auto",
 ) -> Record:
-    """Measure a network's accuracy on a data set's test split.
+    """Measure a network's accuracy on a data set's test split; a run's in the precision that the run measured it in.
 
     Args:
         network: a run directory, a folder as timm writes it, a weights file (with architecture), hf-hub:OWNER/NAME,
@@ -232,4 +232,4 @@ def evaluate(
     Raises:
         UserError: anything that the caller can put right.
     """
-    return check(Brought(network, architecture, mean, std), load_source(data, reading), size, device)[2]
+    return evaluated(Brought(network, architecture, mean, std), load_source(data, reading), size, device)

@@ -19,6 +19,7 @@ from sskd.errors import UserError
 from sskd.files import load_checkpoint
 from sskd.jobs.assemble import Prepared, planned, prepare
 from sskd.jobs.job import Job, restored
+from sskd.jobs.machine import as_measured
 from sskd.jobs.teachers import pick_device
 from sskd.methods.plan import Plan
 from sskd.methods.sskd import Similarity
@@ -28,6 +29,7 @@ from sskd.models.network import Network
 from sskd.runs import CHECKPOINT, Config, Run
 from sskd.seeds import generator_at
 from sskd.train.protocols import Record
+from sskd.train.step import Execution
 from sskd.views.pretext import Pretext
 
 Split = Literal["test", "validation", "train"]
@@ -94,6 +96,11 @@ class Finished:
     def networks(self) -> dict[str, Network]:
         """The student and, where there is one, the teacher."""
         return {"student": self.parts.student} | ({"teacher": self.parts.teacher} if self.parts.teacher else {})
+
+    def execution(self, side: str) -> Execution:
+        """How a side's own run measured it, on this device; in fp32 where it has none."""
+        teacher = self.job.teacher.place if side == "teacher" and self.job.teacher else None
+        return as_measured(teacher or str(self.run.path), str(self.device))
 
     def about(self, run: str, split: str, count: int, seed: int) -> dict[str, Any]:
         """What stands at the head of an analysis."""

@@ -8,13 +8,15 @@ from torch import Tensor
 
 from sskd.analyses.calibration import calibration, per_class
 from sskd.analyses.embedding import embedding
-from sskd.analyses.features import batches, tapped
+from sskd.analyses.features import batches
 from sskd.analyses.files import keep, made_by
 from sskd.analyses.finished import Finished, Split, load_finished
 from sskd.analyses.transferred import Mistake, look
 from sskd.data.images import Images
 from sskd.errors import UserError
 from sskd.models.network import Network
+from sskd.models.taps import Tapped
+from sskd.train.step import Execution, place, run_network
 
 Thumbnails = dict[str, UInt8[Tensor, "C H W"]]
 
@@ -69,9 +71,11 @@ def inspect(
     }
     pooled: dict[str, Tensor] = {}
     for side, network in networks.items():
-        logits, features = _read(network, looked_at, finished.device)
+        execution = finished.execution(side)
+        logits, features = _read(network, looked_at, execution)
         prefix = "" if side == "student" else f"{side}_"
         found[f"{prefix}top1"] = float((logits.argmax(1) == looked_at.labels).double().mean())
+        found[f"{prefix}precision"] = execution.precision
         found[f"{prefix}per_class"] = per_class(logits.argmax(1), looked_at.labels, names)
         found[f"{prefix}calibration"] = calibration(logits.double().softmax(1), looked_at.labels)
         if features is not None:
@@ -94,11 +98,14 @@ def kept_by_epoch(finished: Finished) -> list[dict[str, float]]:
     return found
 
 
-def _read(network: Network, images: Images, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Logits and, where the network has one, its classifier's input, on the CPU."""
-    taps = ("pooled",) if "pooled" in network.taps else ()
-    with tapped(network, *taps) as read:
-        values = [read(pixels) for pixels, _ in batches(images, 256, device)]
+def _read(network: Network, images: Images, execution: Execution) -> tuple[Tensor, Tensor | None]:
+    """Logits and, where the network has one, its classifier's input, on the CPU; in the execution's precision."""
+    place({"network": network}, execution)
+    watched = Tapped(network, network.taps, ("pooled",) if "pooled" in network.taps else ())
+    with torch.no_grad():
+        given = (pixels for pixels, _ in batches(images, 256, torch.device(execution.device)))
+        values = [run_network(watched, pixels, execution) for pixels in given]
+    watched.close()
     seen = {name: torch.cat([one[name].cpu() for one in values]) for name in values[0]}
     return seen["logits"], seen.get("pooled")
 

@@ -70,6 +70,7 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
     table = Table("", *sides, title=_about(found))
     prefixes = ["" if side == "student" else f"{side}_" for side in sides]
     table.add_row("top-1", *(f"{found[f'{prefix}top1']:.2%}" for prefix in prefixes))
+    table.add_row("precision", *(found[f"{prefix}precision"] for prefix in prefixes))
     table.add_row("expected calibration error", *(f"{found[f'{prefix}calibration']['ece']:.2%}" for prefix in prefixes))
     for title, worst in (("best class", False), ("worst class", True)):
         table.add_row(title, *(_extreme(found[f"{prefix}per_class"], worst) for prefix in prefixes))

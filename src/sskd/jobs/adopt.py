@@ -1,6 +1,7 @@
 """Networks that are brought along and not trained: checked against the data, measured, kept as a teacher's run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -10,10 +11,11 @@ from sskd.data.images import Images
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import PHOTOGRAPH, fits, image_shape, make_feed
 from sskd.data.source import ImageSet, Source
-from sskd.environment import environment
+from sskd.environment import environment, processor
 from sskd.errors import UserError
 from sskd.files import alone_in
 from sskd.jobs.job import Job, usual_arguments
+from sskd.jobs.machine import as_measured
 from sskd.jobs.teachers import describe, facts_of, fit_classes, measure, pick_device
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, load_network
@@ -22,11 +24,40 @@ from sskd.progress import Display
 from sskd.runs import Run
 from sskd.train.distributed import launched
 from sskd.train.protocols import Record
+from sskd.train.step import Execution
 
 Shape = tuple[int, int, int]
 
 
-def check(brought: Brought, source: Source, size: int | None, device: str) -> tuple[Network, Shape, Record]:
+def evaluated(brought: Brought, source: Source, size: int | None, device: str) -> Record:
+    """What `check` measures, in the precision in which the network's run measured it; where the two differ, a note.
+
+    Raises:
+        UserError: as `check`.
+    """
+    execution = as_measured(brought.place, pick_device(device))
+    record = check(brought, source, size, execution)[2]
+    return {**record, "notes": [*record["notes"], *_unlike_its_run(brought.place, record, execution, size)]}
+
+
+def _unlike_its_run(place: str, record: Record, execution: Execution, size: int | None) -> list[str]:
+    """Why the run at `place` has another accuracy on the same images, where it has."""
+    run = Run(Path(place))
+    config, result = (run.config() or {}, run.result() or {}) if run.path.is_dir() else ({}, {})
+    data, then = config.get("data") or {}, config.get("execution") or {}
+    measured = ((result.get("best") or result.get("last") or {}).get("test") or {}).get("top1")
+    same = (data.get("name"), data.get("test_images")) == (record["data"], record["images"])
+    if not same or measured is None or abs(measured - record["top1"]) < 1e-6:
+        return []
+    sizes = "" if size is None else f" on images of {size} pixels"
+    before = f"{then.get('precision')} on {then.get('device')}, {config.get('environment', {}).get('processor')}"
+    return [
+        f"The run itself measured {measured:.2%} ({before}); here it is {execution.precision} on {execution.device}, "
+        f"{processor()}{sizes}. Other kernels and batches round otherwise."
+    ]
+
+
+def check(brought: Brought, source: Source, size: int | None, execution: Execution) -> tuple[Network, Shape, Record]:
     """The network, with its own classes; the shape of the images that it was given; its accuracy on the test images,
     with all that the accuracy depends on.
 
@@ -35,19 +66,20 @@ def check(brought: Brought, source: Source, size: int | None, device: str) -> tu
     Raises:
         UserError: it cannot be loaded, does not know the data's classes, or cannot take the images.
     """
-    where, test = torch.device(pick_device(device)), source.test
+    where, test = torch.device(execution.device), source.test
     own = load_network(brought, facts_of(source, test.channels))
     network, notes = fit_classes(own, brought.place, source)
     (test,), crops = as_evaluated([test], network, size)
     shape = image_shape(test, crops)
     network.shapes(shape)
-    accuracy = measure(network, make_feed(test, crops, where, default_workers()), where)
+    accuracy = measure(network, make_feed(test, crops, where, default_workers()), execution)
     facts = {key: value for key, value in describe(own).items() if key != "order"}
     record = {
         "network": facts.pop("architecture"),
         "data": source.name,
         "images": len(test),
         **accuracy,
+        "precision": execution.precision,
         "parameters": sum(p.numel() for p in own.parameters()),
         **facts,
         "class_names": list(own.class_names),
@@ -91,7 +123,7 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result
-    own, shape, record = check(job.init, source, job.training.size, job.training.device)
+    own, shape, record = check(job.init, source, job.training.size, Execution(pick_device(job.training.device)))
     for note in (*source.notes, *record["notes"]):
         display.note(note)
     with alone_in(job.out):

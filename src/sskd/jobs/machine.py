@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from sskd.runs import Run
 from sskd.settings import Training
 from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
 from sskd.train.distributed import World, launched
-from sskd.train.step import Execution
+from sskd.train.step import Execution, Precision
 from sskd.train.trial import Work
+from sskd.validation import convert
 
 
 def resumed(run: Run, training: Training, device: str, display: Display) -> Execution:
@@ -54,6 +56,24 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
         display.note("This run replayed CUDA graphs so far; from here on it does not.")
         changed = replace(changed, captured=False)
     return changed
+
+
+def as_measured(place: str, device: str) -> Execution:
+    """How the run at `place` measured its student, on this device: in which precision and memory format.
+
+    In fp32 where the place is none that says it: another folder, a file or a name.
+
+    Raises:
+        UserError: the run's config is damaged.
+    """
+    for folder in (Path(place), Path(place).parent):  # a run, or the student in it
+        config = (Run(folder).config() or {}) if folder.is_dir() else {}
+        if "execution" in config:
+            where = f"{folder}/config.json, execution"
+            stated: Mapping[str, Any] = convert(config["execution"], dict[str, Any], where)
+            precision = convert(stated.get("precision", "fp32"), Precision, f"{where}, precision")  # type: ignore[arg-type]
+            return Execution(device, precision, stated.get("channels_last") is True)
+    return Execution(device)
 
 
 def asked(training: Training) -> dict[str, Any]:

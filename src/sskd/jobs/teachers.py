@@ -12,10 +12,10 @@ from sskd.errors import UserError
 from sskd.models.load import Brought, Facts, from_module, load_network
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
-from sskd.models.taps import Tap
+from sskd.models.taps import Tap, Tapped
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
-from sskd.train.step import accuracy
+from sskd.train.step import Execution, accuracy, place, run_network
 
 
 def pick_device(name: str) -> str:
@@ -129,13 +129,14 @@ def describe(network: Network) -> dict[str, Any]:
     }
 
 
-def measure(network: Network, feed: Feed, device: torch.device) -> Record:
+def measure(network: Network, feed: Feed, execution: Execution) -> Record:
     """Top-1 and top-5 accuracy of a network on all images of a feed."""
-    network.to(device).eval()
-    meter = Meter()
+    place({"network": network.eval()}, execution)
+    tapped, meter = Tapped(network, {}, ()), Meter()
     with torch.no_grad():
         for cut in feed.whole(256):
-            meter.update(accuracy(network(cut.pixels[:, 0].float() / 255), cut.labels), 0, len(cut.labels))
+            logits = run_network(tapped, cut.pixels[:, 0].float() / 255, execution)["logits"]
+            meter.update(accuracy(logits, cut.labels), 0, len(cut.labels))
     return dict(meter.read())
 
 

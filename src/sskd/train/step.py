@@ -199,12 +199,8 @@ class Step(nn.Module):
         return {tap: torch.cat([part[tap] for part in parts]) for tap in parts[0]}
 
     def _at_once(self, tapped: Tapped, images: Float[Tensor, "B V C H W"]) -> Outputs:
-        views = images.flatten(0, 1)
-        if self.execution.channels_last:
-            views = views.contiguous(memory_format=torch.channels_last)
-        with autocast(self.execution):
-            values = tapped(views)
-        return {name: torch.unflatten(_raised(value), 0, images.shape[:2]) for name, value in values.items()}
+        values = run_network(tapped, images.flatten(0, 1), self.execution)
+        return {name: torch.unflatten(value, 0, images.shape[:2]) for name, value in values.items()}
 
 
 def runner(step: Step, execution: Execution) -> Callable[[Batch], Losses]:
@@ -228,6 +224,15 @@ def autocast(execution: Execution) -> AbstractContextManager[object]:
     if execution.precision != "bf16":
         return nullcontext()
     return torch.autocast(torch.device(execution.device).type, torch.bfloat16)
+
+
+def run_network(tapped: Tapped, images: Float[Tensor, "N C H W"], execution: Execution) -> dict[str, Tensor]:
+    """A placed network's logits and values at taps, in the execution's precision and memory format; at least fp32."""
+    if execution.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with autocast(execution):
+        values = tapped(images.double() if execution.precision == "fp64" else images)
+    return {name: _raised(value) for name, value in values.items()}
 
 
 def _raised(value: Tensor) -> Tensor:
