@@ -9,8 +9,9 @@ from sskd.data.source import DataInfo
 from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.plan import Optim, Pair
-from sskd.models.network import create_network
+from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
+from sskd.models.taps import Shapes
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
 from sskd.train.optim import build_optimizer
 from sskd.train.step import Execution, Step
@@ -136,6 +137,16 @@ def info(side: int) -> DataInfo:
     return DataInfo("noise", COUNT, NAMES, labels, NORMALISATION.mean, NORMALISATION.std, (3, side, side))
 
 
+def assert_channels(network: Network, shapes: Shapes) -> None:
+    """Maps [C, H, W] and tokens [L, C] at the taps have the channels that timm says they have."""
+    features = getattr(network.backbone, "feature_info", [])
+    entries = features if isinstance(features, list) else features.get_dicts()
+    channels = {f"backbone.{entry['module']}": entry["num_chs"] for entry in entries}
+    for name, tap in network.taps.items():
+        if tap.at == "out" and tap.module in channels:
+            assert shapes[name][0 if len(shapes[name]) == 3 else -1] == channels[tap.module], name
+
+
 def distil(name: str, side: int) -> None:
     """Two steps of SSKD's student stage, the network its own teacher."""
     torch.manual_seed(0)
@@ -147,6 +158,8 @@ def distil(name: str, side: int) -> None:
         info(side),
         {"student": student.left_out, "teacher": teacher.left_out},
     )
+    assert_channels(student, pair.student)
+    student.check_training(shape)
     plan = METHODS["sskd"](pair, epochs=1, optim=Optim(lr=0.01))
     tap = student.taps["pooled"]
     classifier = student.get_submodule(tap.module)

@@ -51,8 +51,9 @@ def _size(backbone: nn.Module, images: Tensor) -> str:
             if other < side:
                 return f"It takes images of {other} pixels: let the module state that by an attribute size."
             return (
-                f"It takes images of {other} pixels. Choose a shallower network or larger images (--size {other}; a "
-                f"teacher's own: --teacher_size {other}; a module of yours can state it by an attribute size)."
+                f"It takes images of {other} pixels. Choose a shallower network or larger images (--size {other}, of "
+                f"photographs), or have them resized for it: --teacher_size {other}; a module of yours states it by an "
+                "attribute size."
             )
     return ""
 
