@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sskd.errors import UserError
+from sskd.models.load import Brought, Facts, from_module
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
 
@@ -119,3 +120,14 @@ def test_each_cause_has_its_own_advice(backbone: nn.Module, side: int, advice: s
     with pytest.raises(UserError, match=rf"own cannot take images of 3x{side}x{side} .*{advice}") as refused:
         network(backbone).shapes((3, side, side))
     assert ("shallower" in str(refused.value)) == (side == 2)
+
+
+def test_half_weights_are_refused() -> None:
+    with pytest.raises(UserError, match=r"own has weights in bfloat16\. Give it in float32 \(module\.float\(\)\)"):
+        network(Returning("tensor", "tensor").bfloat16()).shapes((3, 8, 8))
+
+
+def test_a_module_is_given_images_of_the_size_that_is_stated() -> None:
+    stated = Brought("module:Returning", size=16)
+    made = from_module(Returning("tensor", "tensor"), "module:Returning", stated, Facts(NAMES, 3, PLAIN))
+    assert made.size == 16 and made.fitted(NAMES, None, {}).prepared(torch.rand(1, 3, 8, 8)).shape == (1, 3, 16, 16)

@@ -140,7 +140,8 @@ def distillation(
             student's share.
         teacher_labels: with noise, the labels that those stages see where they read any: from before it, or after.
         student_init: weights that the student begins with, named like a teacher.
-        student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found.
+        student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found;
+            after that :channels_last, :channels_first or :again where it is needed.
         teacher_architecture: the network of a bare weights file.
         teacher_mean: the teacher's normalisation, per channel for pixels in [0, 1], where its weights do not state it
             or state a wrong one.

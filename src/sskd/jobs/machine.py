@@ -71,7 +71,8 @@ def as_measured(place: str, device: str) -> Execution:
         if "execution" in config:
             where = f"{folder}/config.json, execution"
             stated: Mapping[str, Any] = convert(config["execution"], dict[str, Any], where)
-            precision = convert(stated.get("precision", "fp32"), Precision, f"{where}, precision")  # type: ignore[arg-type]
+            kind: Any = Precision  # a Literal, which is no type to mypy
+            precision: Precision = convert(stated.get("precision", "fp32"), kind, f"{where}, precision")
             return Execution(device, precision, stated.get("channels_last") is True)
     return Execution(device)
 

@@ -194,4 +194,5 @@ def from_module(module: nn.Module, name: str, stated: Brought, facts: Facts) -> 
             f"The module {name} does not say how it wants its images normalised: give teacher_mean and teacher_std, or "
             "set its attributes mean and std (per channel, for pixels from 0 to 1)."
         )
-    return assembled(name, built._replace(normalisation=normalisation), facts.class_names, normalisation)
+    built = built._replace(normalisation=normalisation, size=stated.size or built.size)
+    return assembled(name, built, facts.class_names, normalisation)

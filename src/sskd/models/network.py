@@ -106,8 +106,12 @@ class Network(nn.Module):
                 f"{self.title} takes images of {self.channels} channels; the data has {channels}. "
                 "Grey images can be repeated and colour made grey, but no other channels converted."
             )
-        image = self._noise(1, image_shape)
-        before = self.taps
+        if (dtype := next(self.parameters()).dtype) in (torch.float16, torch.bfloat16):
+            raise UserError(
+                f"{self.title} has weights in {str(dtype).removeprefix('torch.')}. Give it in float32 (module.float()); "
+                "--precision bf16 then runs it in bf16."
+            )
+        image, before = self._noise(1, image_shape), self.taps
         try:
             shapes, self.left_out, self.taps = usable(self, before, image)
         except ERRORS as error:
@@ -119,7 +123,7 @@ class Network(nn.Module):
                 f"{self.title} gives {shapes['logits'][0]} logits for {len(self.class_names)} classes. Build it with a "
                 "classifier of as many outputs (a factory is called with num_classes, if it takes that)."
             )
-        if "pooled" not in self.taps:
+        if "pooled" not in before:
             self.left_out["pooled"] = f"{self.title} ends in no linear layer whose input could be read."
         return self._checked(before, shapes)
 
