@@ -107,8 +107,9 @@ class Network(nn.Module):
                 "Grey images can be repeated and colour made grey, but no other channels converted."
             )
         if (dtype := next(self.parameters()).dtype) in (torch.float16, torch.bfloat16):
+            kind = str(dtype).removeprefix("torch.")
             raise UserError(
-                f"{self.title} has weights in {str(dtype).removeprefix('torch.')}. Give it in float32 (module.float()); "
+                f"{self.title} has weights in {kind}. Give it in float32 (module.float()); "
                 "--precision bf16 then runs it in bf16."
             )
         image, before = self._noise(1, image_shape), self.taps
