@@ -100,24 +100,37 @@ def test_unfinished_run(files: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [None, "{", "[]", "{}", '{"architecture": "resnet18", "pretrained_cfg": {"mean": 3}}']
+    ("config", "message"),
+    [
+        (None, r" is missing or damaged \("),
+        ("{", r" is missing or damaged \("),
+        ("[" * 100_000, r" is missing or damaged \("),
+        ("null", r": expected names with values; got None\."),
+        ("[]", r": expected names with values; got \[\]\."),
+        ("{}", ": object missing required field"),
+        ('{"architecture": "resnet18", "pretrained_cfg": 3}', r", pretrained_cfg: expected names with values; got 3\."),
+        ('{"architecture": "resnet18", "pretrained_cfg": {"mean": 3}}', r", mean: expected a list; got 3\."),
+    ],
 )
-def test_damaged_folder(config: str | None, tmp_path: Path) -> None:
+def test_damaged_folder(config: str | None, message: str, tmp_path: Path) -> None:
     if config is not None:
         (tmp_path / "config.json").write_text(config)
-    with pytest.raises(UserError, match=r"config\.json is missing or damaged \(.*holds config\.json and model\.safet"):
+    with pytest.raises(UserError, match=rf"config\.json{message}.*holds config\.json and model\.safet"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": 3}, "There is no model named '3'"),
-        ({"model_args": 3}, r"config\.json is missing or damaged \("),
-        ({"model_args": {"nonsense": 1}}, r"cifar_resnet8 cannot be built .*unexpected keyword argument 'nonsense'"),
-        ({"label_names": 3}, r"config\.json is missing or damaged \("),
-        ({"pretrained_cfg": {"mean": ["x"], "std": [1]}}, r"config\.json is missing or damaged \("),
-        ({"pretrained_cfg": {"std": [1]}}, r"config\.json is missing or damaged \("),
+        ({"architecture": 3}, "json, architecture: expected text; got 3"),
+        ({"architecture": "3"}, "There is no model named '3'"),
+        ({"model_args": 3}, "json, model_args: expected names with values; got 3"),
+        ({"model_args": {"nonsense": 1}}, "json: model_args has nonsense, which cifar_resnet8 does not take"),
+        ({"label_names": 3}, "json, label_names: expected a list or nothing"),
+        ({"label_names": [0, 1, 2]}, r"json, label_names\[0\]: expected text; got 0"),
+        ({"label_names": None, "num_classes": 10**12}, "no label_names, and num_classes is 1000000000000"),
+        ({"pretrained_cfg": {"mean": ["x"], "std": [1]}}, r"json, mean\[0\]: expected a number; got 'x'"),
+        ({"pretrained_cfg": {"std": [1]}}, "json: object missing required field mean"),
     ],
 )
 def test_folder_of_odd_values(change: dict[str, Any], message: str, tmp_path: Path) -> None:

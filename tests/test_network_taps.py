@@ -64,7 +64,7 @@ def test_named_taps_are_turned_as_their_shapes_show() -> None:
     shapes = network.shapes((3, 64, 64))
     assert shapes["inner"] == (32, 8, 8) and shapes["convolution"] == (32, 8, 8) and shapes["stage1"] == (16, 16, 16)
     assert network.taps["stage1"].channels_last, "as is known of the same module"
-    assert network.notes == (
+    assert network.tap_notes == (
         "In own the maps of inner have their channels last, as their shapes show: they are read channels first.",
     )
     tapped, seen = Tapped(network.eval(), network.taps, ("inner",)), list[Tensor]()
@@ -139,14 +139,14 @@ def test_stages_are_found_by_name_and_said() -> None:
         "stage2": (6, 4, 4),
     }
     assert network.left_out["stage3"] == "backbone.layer3 of own gives vectors, so it is no stage."
-    assert network.notes[0].startswith(
+    assert network.tap_notes[0].startswith(
         "The stages of own are taken by the names of its modules: stage1 is layer1, stage2"
     )
     named = wrapped(Layers(), stage1="layer2")
-    assert named.shapes((3, 8, 8)).keys() >= {"stage1"} and "stage2" not in named.taps and not named.notes
+    assert named.shapes((3, 8, 8)).keys() >= {"stage1"} and "stage2" not in named.taps and not named.tap_notes
     staged = wrapped(Staged())
     assert staged.shapes((3, 8, 8)).items() >= {"stage1": (6, 4, 4), "stage2": (9, 2, 2)}.items()
-    assert "stage1 is body.stages.0, stage2 is body.stages.1" in staged.notes[0] and "channels last" in staged.notes[1]
+    assert "stage1 is body.stages.0, stage2 is body.stages.1" in staged.tap_notes[0] and "channels last" in staged.tap_notes[1]
 
 
 def test_the_last_of_several_times_counts_where_it_is_said() -> None:

@@ -14,6 +14,7 @@ from sskd.errors import UserError
 from sskd.jobs.adopt import adopt, evaluated
 from sskd.jobs.execute import execute
 from sskd.jobs.job import Job
+from sskd.models.folders import is_factory
 from sskd.models.load import Brought
 from sskd.progress import Display
 from sskd.reading import Reading
@@ -57,8 +58,10 @@ def teaching(
     init: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    init_weights: str | None = None,
     fraction: float = 1.0,
     out: str | None = None,
+    trust_code: bool = False,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
 ) -> Job:
@@ -67,13 +70,16 @@ def teaching(
     Args:
         data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
         model: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory;
-            not needed where `init` says what it is.
+            not needed where `init` says what it is. With --epochs 0, a function's network is kept with its weights.
         init: weights to begin with: a run directory, a folder as timm writes it, a weights file (of `model`),
             hf-hub:OWNER/NAME, or weights that timm or torchvision has. Other classes get a new classifier.
         mean: the normalisation of `init`, per channel for pixels in [0, 1], where the weights do not state it.
         std: see mean.
+        init_weights: of a weights file that holds several: ema, plain, or their prefix in the file.
         fraction: share of the training images that it sees, stratified by class.
         out: the run directory; runs/DATA-MODEL-ce-seedN where it is not given.
+        trust_code: run the function that a folder names as its architecture (package.module:function), or code that a
+            run's config names. Such a folder is refused otherwise, unless the command names the same function.
         reading: how the data set is read.
         training: see `sskd.settings.Training`.
 
@@ -87,7 +93,9 @@ def teaching(
     name, modules = _named(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
-    brought = Brought(init, name, mean, std) if init else None
+    brought = Brought(init, name, mean, std, weights=init_weights) if init else None
+    if not init and not settings.epochs and name is not None and is_factory(name):
+        brought = Brought(name, None, mean, std)  # it comes with its weights
     network = name or str(init)
     return Job(
         _folder(out, data, network, "ce" if settings.epochs else "checked", settings),
@@ -99,6 +107,7 @@ def teaching(
         fraction=fraction,
         reading=reading,
         modules=modules,
+        trust_code=trust_code,
     )
 
 
@@ -120,9 +129,11 @@ def distillation(
     teacher_mean: tuple[float, ...] | None = None,
     teacher_std: tuple[float, ...] | None = None,
     teacher_size: int | None = None,
+    teacher_weights: str | None = None,
     teacher_taps: dict[str, str] | None = None,
     out: str | None = None,
     cache: str | None = None,
+    trust_code: bool = False,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     **training: Any,
 ) -> Job:
@@ -132,7 +143,8 @@ def distillation(
         student: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory.
         data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
         teacher: a run directory, a folder as timm writes it, a weights file (with teacher_architecture),
-            hf-hub:OWNER/NAME, or weights that timm or torchvision has.
+            hf-hub:OWNER/NAME, weights that timm or torchvision has, or package.module:factory that returns a network
+            with its weights.
         method: how to distil (see `sskd list methods`).
         options: the method's own options, as options.NAME=VALUE.
         fraction: share of the training images that the student sees, stratified by class.
@@ -142,15 +154,18 @@ def distillation(
         student_init: weights that the student begins with, named like a teacher.
         student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found;
             after that :channels_last, :channels_first or :again where it is needed.
-        teacher_architecture: the network of a bare weights file.
+        teacher_architecture: the network of a bare weights file; the function of a folder that names one.
         teacher_mean: the teacher's normalisation, per channel for pixels in [0, 1], where its weights do not state it
             or state a wrong one.
         teacher_std: see teacher_mean.
         teacher_size: pixels, the side to which the teacher's images are resized; what its weights state where it is
             not given.
+        teacher_weights: of a weights file that holds several: ema, plain, or their prefix in the file.
         teacher_taps: see student_taps.
         out: the run directory; runs/DATA-STUDENT-METHOD-seedN where it is not given.
         cache: where results that students share are kept; cache/ beside the run where it is not given.
+        trust_code: run the function that a folder names as its architecture (package.module:function), or code that a
+            run's config names. Such a folder is refused otherwise, unless the command names the same function.
         reading: how the data set is read.
         training: see `sskd.settings.Training`.
 
@@ -165,7 +180,8 @@ def distillation(
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
     name, student_modules = _named(student, "student")
     place, teacher_modules = _named(teacher, "teacher")
-    brought = Brought(place, teacher_architecture, teacher_mean, teacher_std, teacher_size) if place else None
+    stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
+    brought = Brought(place, *stated) if place else None
     return Job(
         _folder(out, data, str(name), method, settings),
         str(name),
@@ -183,6 +199,7 @@ def distillation(
         student_taps or {},
         teacher_taps or {},
         {**student_modules, **teacher_modules},
+        trust_code,
     )
 
 
@@ -210,6 +227,8 @@ def evaluate(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     size: int | None = None,
+    weights: str | None = None,
+    trust_code: bool = False,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     device: str = "auto",
 ) -> Record:
@@ -217,13 +236,16 @@ def evaluate(
 
     Args:
         network: a run directory, a folder as timm writes it, a weights file (with architecture), hf-hub:OWNER/NAME,
-            or weights that timm or torchvision has.
+            weights that timm or torchvision has, or package.module:factory that returns a network with its weights.
         data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
-        architecture: the network of a bare weights file.
+        architecture: the network of a bare weights file; the function of a folder that names one.
         mean: the network's normalisation, per channel for pixels in [0, 1], where its weights do not state it.
         std: see mean.
         size: pixels, the side of the images that the network is given; the images' own where it is not given, and for
             photographs what its weights state.
+        weights: of a weights file that holds several: ema, plain, or their prefix in the file.
+        trust_code: run the function that a folder names as its architecture (package.module:function), or code that a
+            run's config names. Such a folder is refused otherwise, unless the command names the same function.
         reading: how the data set is read.
         device: auto, cpu, cuda or cuda:N.
 
@@ -233,4 +255,5 @@ def evaluate(
     Raises:
         UserError: anything that the caller can put right.
     """
-    return evaluated(Brought(network, architecture, mean, std), load_source(data, reading), size, device)
+    brought = Brought(network, architecture, mean, std, weights=weights)
+    return evaluated(brought, load_source(data, reading), size, device, trust_code)

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -36,6 +37,21 @@ def quick_hub(name: str) -> None:
             "then name local-dir:FOLDER here."
         )
     constants.HF_HUB_OFFLINE = True  # no retries: the cache, or a clear error, at once
+
+
+def hub_folder(name: str, files: Sequence[str]) -> Path:
+    """The local folder of the hub's repository `hf-hub:OWNER/NAME[@REVISION]`, with those of these files that it has.
+
+    Raises:
+        UserError: the hub does not answer, or has no such repository.
+    """
+    quick_hub(name)
+    repository, _, revision = name.removeprefix("hf-hub:").partition("@")
+    try:
+        return Path(huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=[*files]))
+    except (OSError, ValueError) as error:  # the hub's own errors are one or the other
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} cannot be had from the Hugging Face hub: {reason}") from error
 
 
 def _cached(repository: str) -> object:

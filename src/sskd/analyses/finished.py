@@ -141,17 +141,24 @@ class Finished:
         return Looked(Images(crops.whole(chosen.pixels), chosen.labels), index if split == "train" else None)
 
 
-def load_finished(place: str, data: str | None = None, teacher: str | None = None, device: str = "auto") -> Finished:
+def load_finished(
+    place: str,
+    data: str | None = None,
+    teacher: str | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
+) -> Finished:
     """Everything that a finished run was made of.
 
     `data` and `teacher` say where they lie now, if not where they were. A run without a teacher may be given one.
 
     Raises:
-        UserError: no finished run is there, or what it was made of cannot be found or is not the same any more.
+        UserError: no finished run is there, what it was made of cannot be found or is not the same any more, or its
+            files name code, which is not trusted.
     """
     run, where = Run(Path(place)), torch.device(pick_device(device))
     config, result = _read(run)
-    job = restored(run.path, config["arguments"])
+    job = restored(run.path, config["arguments"], trust_code)
     recorded = job.teacher
     if teacher:
         job = replace(job, teacher=replace(recorded, place=teacher) if recorded else Brought(teacher))

@@ -31,6 +31,7 @@ def inspect(
     points: int = 400,
     seed: int = 0,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Look at what a finished run was taught and what became of it; written to RUN/analyses/inspect.json.
 
@@ -45,6 +46,8 @@ def inspect(
         points: images of at most ten classes that are placed in the plane by t-SNE; 0 for none.
         seed: of the images drawn.
         device: auto, cpu, cuda or cuda:N.
+        trust_code: run code that the run's files name (networks, method, pretext as module:name); a run that names any
+            is refused otherwise.
 
     Returns:
         What inspect.json holds.
@@ -54,7 +57,7 @@ def inspect(
     """
     if noisy < 0 or points < 0:
         raise UserError(f"noisy and points are numbers of images, not below 0; got {noisy} and {points}.")
-    finished = load_finished(run, data, teacher, device)
+    finished = load_finished(run, data, teacher, device, trust_code)
     drawn = finished.images(split, images, seed)
     looked_at = drawn.images
     names = finished.parts.source.class_names

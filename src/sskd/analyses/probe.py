@@ -45,12 +45,14 @@ def probe(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     size: int | None = None,
+    weights: str | None = None,
     images: int = 50_000,
     validation: float = 0.1,
     seed: int = 0,
     reading: Reading = Reading(),  # noqa: B008  # frozen
     out: str | None = None,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Measure a network's frozen features on a data set, by a linear classifier and by nearest neighbours.
 
@@ -67,12 +69,15 @@ def probe(
         mean: the network's normalisation, per channel for pixels in [0, 1], where its weights do not state it.
         std: see mean.
         size: pixels, the side of the images that the network is given; see `sskd evaluate`.
+        weights: of a weights file that holds several: ema, plain, or their prefix in the file.
         images: training images at most, and test images at most, drawn at random where there are more.
         validation: share or number of the training images on which the penalty and the number of neighbours are chosen.
         seed: of the images drawn and of the validation split.
         reading: how the data set is read; reading.label says which labels are meant, where there are several kinds.
         out: a file to write to, instead.
         device: auto, cpu, cuda or cuda:N.
+        trust_code: run the function that a folder names as its architecture, or code that a run's config names; such
+            folders are refused otherwise, unless the command names the same function.
 
     Returns:
         What probe-DATA.json holds.
@@ -91,10 +96,11 @@ def probe(
     if network == PIXELS:
         features, about, notes = _raw(sets), {"architecture": PIXELS, "weights": None}, list[str]()
     else:
-        brought, names = Brought(network, architecture, mean, std), tuple(map(str, range(classes or 0)))
+        brought = Brought(network, architecture, mean, std, weights=weights)
+        names = tuple(map(str, range(classes or 0)))
         if side == "teacher":
-            brought, names = _teacher_of(network)
-        loaded = load_network(brought, Facts(names, 3, None))
+            brought, names = _teacher_of(network, trust_code)
+        loaded = load_network(brought, Facts(names, 3, None), trust_code)
         features, shape = _extracted(loaded, sets, size, torch.device(pick_device(device)))
         about, notes = describe(loaded), _conversions(loaded, shape)
         del about["order"]  # of its own classes
@@ -108,12 +114,12 @@ def _part_of(reading: Reading) -> list[str]:
     return [] if reading.classes is None else [f"{len(reading.classes)}-classes"]
 
 
-def _teacher_of(run: str) -> tuple[Brought, tuple[str, ...]]:
+def _teacher_of(run: str, trust_code: bool) -> tuple[Brought, tuple[str, ...]]:
     """Where the run's teacher lies, as the run took it, and the classes that a bare weights file is for."""
     config = Run(Path(run)).config() or {}
     if "arguments" not in config:
         raise UserError(f"{run} is no run directory, so it has no teacher. Give the teacher itself as the network.")
-    teacher = restored(Path(run), config["arguments"]).teacher
+    teacher = restored(Path(run), config["arguments"], trust_code).teacher
     if teacher is None:
         raise UserError(f"{run} was trained without a teacher. Give a network itself, without --side teacher.")
     mean, std = (tuple(config["teacher"][key]) for key in ("mean", "std"))

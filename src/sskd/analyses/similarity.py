@@ -32,6 +32,7 @@ def similarity(
     ss_images: int = 8,
     seed: int = 0,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Compare a finished run's student with its teacher; written to RUN/analyses/similarity.json.
 
@@ -45,6 +46,8 @@ def similarity(
         ss_images: of these, how many are shown in the self-supervised similarity matrices.
         seed: of the images drawn.
         device: auto, cpu, cuda or cuda:N.
+        trust_code: run code that the run's files name (networks, method, pretext as module:name); a run that names any
+            is refused otherwise.
 
     Returns:
         What similarity.json holds.
@@ -56,7 +59,7 @@ def similarity(
         raise UserError(f"images must be at least {SMALLEST} to compare features; got {images}.")
     if temperature <= 0 or ss_images < 2:
         raise UserError(f"temperature must be above 0 and ss_images at least 2; got {temperature} and {ss_images}.")
-    finished = load_finished(run, data, teacher, device)
+    finished = load_finished(run, data, teacher, device, trust_code)
     looked_at, _ = finished.images(split, images, seed)
     found = {
         "kind": "similarity",

@@ -7,6 +7,7 @@ from sskd.bench.labels import Labels
 from sskd.bench.recipe import Duo, Recipe, slug
 from sskd.bench.task import Task
 from sskd.errors import UserError
+from sskd.models.folders import is_factory
 from sskd.settings import Training
 
 
@@ -67,6 +68,8 @@ def _cell(recipe: Recipe, duo: Duo, label: str, seed: int, labels: Labels, teach
     arguments |= labels.arguments(recipe.training, Training.epochs)
     arguments |= {"options": options, "fraction": labels.fraction, "cache": str(out / "cache")}
     arguments |= {"teacher": str(teacher.folder)}
+    if is_factory(duo.teacher):  # named in the recipe, and so its folder may be read
+        arguments |= {"teacher_architecture": duo.teacher}
     if labels.teacher_saw == "same":
         arguments |= {"teacher_data": "subset", "teacher_labels": "noisy"}
     taps = {"student_taps": duo.student_taps, "teacher_taps": duo.teacher_taps}

@@ -23,6 +23,7 @@ def predict(
     unreadable: Literal["refuse", "skip"] = "refuse",
     batch_size: int = 64,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> None:
     """Label image files with a run's student.
 
@@ -35,8 +36,10 @@ def predict(
         unreadable: images that cannot be decoded stop the command, named and counted, or are skipped.
         batch_size: images at a time.
         device: auto, cpu, cuda or cuda:N.
+        trust_code: run the function that the folder names as its architecture (package.module:function), if it names
+            one; it is refused otherwise.
     """
-    found, skipped = predictions(run, images, top, unreadable, batch_size, device)
+    found, skipped = predictions(run, images, top, unreadable, batch_size, device, trust_code)
     for reason in skipped:
         print(f"sskd: skipped: {reason}", file=sys.stderr)
     text = {"table": _table, "csv": _csv, "json": _json}[format](found)

@@ -29,7 +29,7 @@ NEAR = 1e-3  # of the largest logit: what fused and reordered float32 arithmetic
 TIMED = 20  # runs on one image, of which the median is told
 
 
-def export(network: str, out: str) -> Record:
+def export(network: str, out: str, trust_code: bool = False) -> Record:
     """Write a network as one ONNX file, after comparing what it computes in ONNX Runtime with torch.
 
     The file takes images in [0, 1] and normalises them for itself; its metadata says how they are cut and names the
@@ -39,6 +39,8 @@ def export(network: str, out: str) -> Record:
         network: a run directory, a folder as timm writes it, hf-hub:OWNER/NAME, or weights that timm or torchvision
             has.
         out: the file, NAME.onnx.
+        trust_code: run the function that the folder names as its architecture (package.module:function), if it names
+            one; it is refused otherwise.
 
     Returns:
         The file, its size, what it takes and gives, the largest difference from torch, milliseconds for one image here.
@@ -52,7 +54,7 @@ def export(network: str, out: str) -> Record:
             f"{network} holds weights alone. Make a run of it, which says classes and normalisation: sskd teacher "
             f"--init {network} --model NAME --data DATA --epochs 0 --out RUN; then export RUN."
         )
-    loaded = load_network(Brought(network), Facts((), 3, None)).float().eval()
+    loaded = load_network(Brought(network), Facts((), 3, None), trust_code).float().eval()
     side = loaded.size or PHOTOGRAPH
     content = _written(loaded, side)
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from sskd.data.crops import Crops, Padded, Resized
 from sskd.data.decoded import default_workers
@@ -14,11 +15,13 @@ from sskd.data.source import ImageSet, Source
 from sskd.environment import environment, processor
 from sskd.errors import UserError
 from sskd.files import alone_in
+from sskd.jobs.assemble import READ_BACK
 from sskd.jobs.job import Job, usual_arguments
 from sskd.jobs.machine import as_measured
-from sskd.jobs.teachers import describe, facts_of, fit_classes, measure, pick_device
+from sskd.jobs.teachers import brought_network, describe, fit_classes, measure, pick_device, warn_of_probabilities
 from sskd.models.checkpoints import save_network
-from sskd.models.load import Brought, load_network
+from sskd.models.folders import is_factory
+from sskd.models.load import Brought
 from sskd.models.network import Network
 from sskd.progress import Display
 from sskd.runs import Run
@@ -29,14 +32,14 @@ from sskd.train.step import Execution
 Shape = tuple[int, int, int]
 
 
-def evaluated(brought: Brought, source: Source, size: int | None, device: str) -> Record:
+def evaluated(brought: Brought, source: Source, size: int | None, device: str, trust_code: bool) -> Record:
     """What `check` measures, in the precision in which the network's run measured it; where the two differ, a note.
 
     Raises:
         UserError: as `check`.
     """
     execution = as_measured(brought.place, pick_device(device))
-    record = check(brought, source, size, execution)[2]
+    record = check(brought, source, size, execution, trust_code=trust_code)[2]
     return {**record, "notes": [*record["notes"], *_unlike_its_run(brought.place, record, execution, size)]}
 
 
@@ -57,21 +60,32 @@ def _unlike_its_run(place: str, record: Record, execution: Execution, size: int 
     ]
 
 
-def check(brought: Brought, source: Source, size: int | None, execution: Execution) -> tuple[Network, Shape, Record]:
+def check(
+    brought: Brought,
+    source: Source,
+    size: int | None,
+    execution: Execution,
+    module: nn.Module | None = None,
+    trust_code: bool = False,
+) -> tuple[Network, Shape, Record]:
     """The network, with its own classes; the shape of the images that it was given; its accuracy on the test images,
     with all that the accuracy depends on.
 
     `size`: the side of the images before the network resizes them; the images' own, or the network's for photographs.
+    `module`: a network that was handed over, instead of what is at the place.
 
     Raises:
-        UserError: it cannot be loaded, does not know the data's classes, or cannot take the images.
+        UserError: it cannot be loaded, runs code that is not trusted, does not know the data's classes, or cannot take
+            the images.
     """
     where, test = torch.device(execution.device), source.test
-    own = load_network(brought, facts_of(source, test.channels))
+    side = size or (test.pixels.shape[-1] if isinstance(test, Images) else PHOTOGRAPH)
+    own = brought_network(brought, source, (test.channels, side, side), module, trust_code)
     network, notes = fit_classes(own, brought.place, source)
     (test,), crops = as_evaluated([test], network, size)
     shape = image_shape(test, crops)
     network.shapes(shape)
+    notes = (*own.notes, *notes, *warn_of_probabilities(own, brought.place, shape))
     accuracy = measure(network, make_feed(test, crops, where, default_workers()), execution)
     facts = {key: value for key, value in describe(own).items() if key != "order"}
     record = {
@@ -115,7 +129,10 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
     """
     run = Run(job.out)
     if job.init is None:
-        raise UserError("epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS.")
+        raise UserError(
+            "epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS, or a --model that brings its "
+            "own (package.module:factory)."
+        )
     if launched().size > 1:
         raise UserError("epochs 0 trains nothing, so there is nothing to share. Start it without torchrun.")
     if run.config() is not None:
@@ -123,8 +140,10 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
         if (result := run.result()) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return result
-    own, shape, record = check(job.init, source, job.training.size, Execution(pick_device(job.training.device)))
-    for note in (*source.notes, *record["notes"]):
+    module, execution = job.modules.get("student"), Execution(pick_device(job.training.device))
+    own, shape, record = check(job.init, source, job.training.size, execution, module, job.trust_code)
+    coded = is_factory(own.architecture) and module is None
+    for note in (*source.notes, *record["notes"], *([READ_BACK.format(own.architecture)] if coded else [])):
         display.note(note)
     with alone_in(job.out):
         run.start({"arguments": job.arguments(), "class_names": list(own.class_names), "environment": environment()})

@@ -18,10 +18,16 @@ from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods.find import find_method
 from sskd.methods.plan import Optim, Pair, Plan
+from sskd.models.folders import is_factory
 from sskd.models.network import Network
 from sskd.models.taps import parse_taps
 from sskd.seeds import mix
 from sskd.train.trial import Work
+
+READ_BACK = (
+    "{0} is code of your own: commands that read the finished run execute it again, and so want it named (as the "
+    "architecture) or --trust_code true."
+)
 
 
 @dataclass(frozen=True)
@@ -103,16 +109,19 @@ def prepare(job: Job) -> Prepared:
     shape = image_shape(splits.full, crops)
     torch.manual_seed(mix(training.seed, "weights"))
     taps = parse_taps(job.student_taps)
-    student = fresh(job.network, source, shape, job.init, taps, job.modules.get("student"))
-    teacher, said = None, tuple[str, ...]()
+    student = fresh(job.network, source, shape, job.init, taps, job.modules.get("student"), job.trust_code)
+    teacher, said = None, student.notes
+    if is_factory(student.architecture) and not student.architecture.startswith("module:"):
+        said += (READ_BACK.format(student.architecture),)
     if job.teacher:
         named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")
-        teacher, said = load_teacher(job.teacher, source, shape[0], module, named)
+        teacher, notes = load_teacher(job.teacher, source, shape, module, named, job.trust_code)
+        said += notes
     apart = splits.share is not None and job.teacher_data == "full"
     among = (len(splits.full), splits.share) if apart else ()
     pair = pair_of(student, teacher, info(source, splits.train, shape, *among))
     student.check_training(shape)
-    said = (*said, *student.notes, *(teacher.notes if teacher else ()))
+    said = (*said, *student.tap_notes, *(teacher.tap_notes if teacher else ()))
     optim = training.optim if training.optim.lr is not None else replace(training.optim, lr=_usual_rate(student, job))
     return Prepared(source, splits, crops, student, teacher, pair, optim, (*source.notes, *splits.notes, *said))
 

@@ -42,8 +42,8 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "```python",
         *_loading(result["network"]),
         "```",
-        "or, for files and folders: `sskd predict --run FOLDER --images IMAGES`; as one file for ONNX: "
-        "`sskd export FOLDER --out NAME.onnx`.",
+        f"or, for files and folders: `sskd predict --run FOLDER --images IMAGES{_trust(result['network'])}`; as one "
+        f"file for ONNX: `sskd export FOLDER --out NAME.onnx{_trust(result['network'])}`.",
         "",
         "## Made by",
         "```",
@@ -86,13 +86,23 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
+def _trust(network: str) -> str:
+    """What commands that load the network need, where that runs code of its author's."""
+    return " --trust_code true" if _is_code(network) else ""
+
+
+def _is_code(network: str) -> bool:
+    return ":" in network and not network.startswith(("hf-hub:", "local-dir:", "torchvision:"))
+
+
 def _loading(network: str) -> list[str]:
     if ":" in network and not network.startswith(("hf-hub:", "local-dir:")):
+        trusted = ", trust_code=True" if _is_code(network) else ""
         return [
             "from pathlib import Path",
             "from sskd.models.load import load_folder",
             "",
-            'model = load_folder(Path("FOLDER")).eval()  # takes images in [0, 1]',
+            f'model = load_folder(Path("FOLDER"){trusted}).eval()  # takes images in [0, 1]',
         ]
     ours = ["import sskd  # makes the architecture known to timm"] if network.startswith("cifar_") else []
     return ["import timm", *ours, "", 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']

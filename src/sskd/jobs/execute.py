@@ -90,6 +90,12 @@ def refuse_changed(job: Job) -> None:
     but = ["training.threads", "training.captured", "training.micro_batch", "training.recompute"]
     if job.teacher and _same_weights(job.teacher.place, begun):
         but.append("teacher.place")
+    # Naming a folder's function is one of two ways to trust it; which network it is, the folder says.
+    begun = (run.config() or {}).get("arguments", {})
+    now = {"teacher": job.teacher, "init": job.init}
+    for name, brought in now.items():
+        if brought and (brought.architecture is None or (begun.get(name) or {}).get("architecture") is None):
+            but.append(f"{name}.architecture")
     run.same(_arguments(job), "arguments", but, usual)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from sskd.errors import UserError
+from sskd.models.folders import FUNCTION, is_factory, untrusted
 from sskd.models.load import Brought
 from sskd.reading import Reading
 from sskd.settings import Training
@@ -19,6 +20,7 @@ class Job:
     """A training: what is trained (`network`, from the weights `init`), on what, from whom and how.
 
     `modules` holds networks that were handed over as modules; `network` and `teacher.place` then are their names.
+    `trust_code`: run what folders name as their architecture. It is said anew each time, and never read from a file.
     """
 
     out: Path
@@ -37,6 +39,7 @@ class Job:
     student_taps: Mapping[str, str] = field(default_factory=dict)
     teacher_taps: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[Literal["student", "teacher"], nn.Module] = field(default_factory=dict)
+    trust_code: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """What must be equal for a run to be continued. Where it lies and where it is shown do not count."""
@@ -55,20 +58,35 @@ def usual_arguments() -> dict[str, Any]:
     return Job(Path(), "", "", "", Training()).arguments()
 
 
-def restored(out: Path, arguments: Mapping[str, Any]) -> Job:
+def restored(out: Path, arguments: Mapping[str, Any], trust_code: bool = False) -> Job:
     """The job of a run in `out`, from the arguments that its config holds.
 
     Raises:
-        UserError: arguments that this version does not know.
+        UserError: arguments that this version does not know, or that name code, unless that is trusted.
     """
+    if not trust_code and (named := _named_code(arguments)):
+        raise UserError(untrusted(f"{out}/config.json", named))
     try:
-        job: Job = _restored(Job, {**arguments, "out": out})
+        job: Job = _restored(Job, {**arguments, "out": out, "trust_code": trust_code})
     except TypeError as error:
         raise UserError(
             f"The arguments in {out}/config.json are not those of this version ({error}). Look at the run with the "
             "version that it names under environment."
         ) from error
     return job
+
+
+def _named_code(arguments: Mapping[str, Any]) -> list[str]:
+    """What of a config's arguments a job would import: networks, the method, and options such as a pretext."""
+    found = [arguments.get("network"), arguments.get("method")]
+    for name in ("teacher", "init"):
+        if isinstance(brought := arguments.get(name), dict):
+            found += [brought.get("architecture")]
+            found += [brought.get("place")] if FUNCTION.fullmatch(str(brought.get("place"))) else []
+    options = arguments.get("options")
+    found += [*options.values()] if isinstance(options, dict) else []
+    named = [one for one in found if isinstance(one, str) and is_factory(one) and not one.startswith("module:")]
+    return [*dict.fromkeys(named)]
 
 
 def _restored(kind: Any, value: Any) -> Any:

@@ -32,6 +32,7 @@ def predictions(
     skip: Literal["refuse", "skip"] = "refuse",
     batch_size: int = 64,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
     """The `top` most probable classes of each image; and, where they may be skipped, why images were.
 
@@ -41,7 +42,7 @@ def predictions(
         UserError: no network there, no such file, no images, images that cannot be decoded, an impossible `top`.
     """
     files = Files([str(file) for place in images for file in _found(Path(place))])
-    network = load_network(Brought(run), Facts((), 3, None)).eval()
+    network = load_network(Brought(run), Facts((), 3, None), trust_code).eval()
     if not 1 <= top <= len(network.class_names):
         raise UserError(f"top is a number of classes, from 1 to {len(network.class_names)}; got {top}.")
     if batch_size < 1:

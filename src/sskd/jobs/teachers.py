@@ -12,6 +12,7 @@ from sskd.errors import UserError
 from sskd.models.load import Brought, Facts, from_module, load_network
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
+from sskd.models.soundness import gives_probabilities
 from sskd.models.taps import Tap, Tapped
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
@@ -37,23 +38,53 @@ def pick_device(name: str) -> str:
     return name
 
 
-def facts_of(source: Source, channels: int) -> Facts:
-    """What the data says for weights that say nothing."""
+def facts_of(source: Source, shape: tuple[int, int, int]) -> Facts:
+    """What the data, with images of this shape, says for weights that say nothing."""
     published = Normalisation(source.mean, source.std, f"the data set {source.name}") if source.published else None
-    return Facts(source.class_names, channels, published)
+    return Facts(source.class_names, shape[0], published, shape[-1])
 
 
 def load_teacher(
-    brought: Brought, source: Source, channels: int, module: nn.Module | None = None, taps: Mapping[str, Tap] = {}
+    brought: Brought,
+    source: Source,
+    shape: tuple[int, int, int],
+    module: nn.Module | None = None,
+    taps: Mapping[str, Tap] = {},
+    trust_code: bool = False,
 ) -> tuple[Network, tuple[str, ...]]:
     """The network, its outputs in the order of the data's classes, and what is worth saying about it.
 
     Raises:
         UserError: it cannot be loaded, or does not know the data's classes.
     """
-    facts = facts_of(source, channels)
-    network = from_module(module, brought.place, brought, facts) if module else load_network(brought, facts)
-    return fit_classes(network, brought.place, source, taps)
+    network = brought_network(brought, source, shape, module, trust_code)
+    fitted, notes = fit_classes(network, brought.place, source, taps)
+    return fitted, (*network.notes, *notes, *warn_of_probabilities(network, brought.place, shape))
+
+
+def brought_network(
+    brought: Brought, source: Source, shape: tuple[int, int, int], module: nn.Module | None, trust_code: bool
+) -> Network:
+    """The network with its own classes: loaded, or the module that was handed over.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    facts = facts_of(source, shape)
+    if module is not None:
+        return from_module(module, brought.place, brought, facts)
+    return load_network(brought, facts, trust_code)
+
+
+def warn_of_probabilities(network: Network, place: str, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """A warning where the network gives probabilities in place of logits: its accuracy is right, its teaching not."""
+    network.shapes(shape)
+    if not gives_probabilities(network, shape):
+        return ()
+    return (
+        f"WARNING: {place} gives probabilities (its outputs sum to 1), not logits. A second softmax would make its "
+        "answers almost alike: to teach, give the network without its last softmax.",
+    )
 
 
 def fit_classes(
@@ -94,6 +125,7 @@ def fresh(
     init: Brought | None,
     taps: Mapping[str, Tap],
     module: nn.Module | None = None,
+    trust_code: bool = False,
 ) -> Network:
     """A network to be trained: newly initialised, or with brought weights and, for other classes, a new classifier.
 
@@ -101,14 +133,14 @@ def fresh(
         UserError: it cannot be built or loaded.
     """
     normalisation = Normalisation(source.mean, source.std, f"the data set {source.name}")
-    facts = facts_of(source, shape[0])
+    facts = facts_of(source, shape)
     if module is not None:
         published = facts.published or normalisation
         network = from_module(module, name, Brought(name), Facts(facts.class_names, shape[0], published))
         return network.fitted(source.class_names, None, taps)
     if init is None:
         return create_network(name, source.class_names, shape, normalisation, taps)
-    network = load_network(init, facts)
+    network = load_network(init, facts, trust_code)
     if network.class_names != source.class_names:
         network.replace_classifier(len(source.class_names))
     if not network.fixed_size:

@@ -14,10 +14,16 @@ from torch import nn
 
 from sskd.errors import UserError, unknown
 from sskd.hub import quick_hub
+from sskd.models.folders import (
+    TORCHVISION,
+    architecture_of,
+    is_factory,
+    place_folder,
+    read_folder_config,
+)
 from sskd.models.normalisation import Normalisation
 from sskd.models.zoo import TIMM_PLACES, resolve
 
-TORCHVISION = "torchvision:"
 AUXILIARY = ("googlenet", "inception_v3")  # in training they return several outputs, unless they are told not to
 
 
@@ -50,8 +56,10 @@ def build(
     try:
         if name.startswith(TORCHVISION):
             return _torchvision(name.removeprefix(TORCHVISION), classes, size, pretrained)
-        if ":" in name and not name.startswith(TIMM_PLACES):
+        if is_factory(name):
             return _factory(name, classes, channels)
+        if name.startswith(TIMM_PLACES):
+            return _at_place(name, classes, channels, size, pretrained)
         return _timm(resolve(name), classes, channels, size, pretrained, arguments)
     except UserError:
         raise
@@ -65,18 +73,30 @@ def build(
         ) from error
 
 
+def _at_place(place: str, classes: int, channels: int, size: int | None, pretrained: bool) -> Built:
+    """The network that a folder or a repository of the hub describes; of what it says, only what shapes a network."""
+    file = place_folder(place, "config.json") / "config.json"
+    config = read_folder_config(file)
+    architecture = architecture_of(config, file)
+    if pretrained:
+        where = {"source": "hf-hub", "hf_hub_id": place.removeprefix("hf-hub:"), "architecture": architecture}
+        arguments = {**config.arguments, "pretrained_cfg": {**config.settings, **where}}
+        return _timm(architecture, classes, channels, size, True, arguments)
+    arguments = {key: value for key, value in config.arguments.items() if key != "in_chans"}
+    return build(architecture, classes, channels, size, **arguments)
+
+
 def _timm(
     name: str, classes: int, channels: int, size: int | None, pretrained: bool, arguments: dict[str, Any]
 ) -> Built:
-    if name.startswith("hf-hub:") or pretrained:
-        quick_hub(name)
     if pretrained:
+        quick_hub(name)
         backbone = timm.create_model(name, pretrained=True, **arguments)
         record: Any = backbone.pretrained_cfg
         normalisation = Normalisation(tuple(record["mean"]), tuple(record["std"]), f"the weights of {name}")
         return Built(backbone, len(normalisation.mean), int(record["input_size"][-1]), normalisation)
     arguments = {"in_chans": channels, **arguments}
-    fixed = None if name.startswith(TIMM_PLACES) else get_pretrained_cfg(split_model_name_tag(name)[0])
+    fixed = get_pretrained_cfg(split_model_name_tag(name)[0])
     if size is not None and fixed is not None and fixed.fixed_input_size:
         try:  # its position embedding can be made for another size
             sized = {**arguments, "img_size": size}

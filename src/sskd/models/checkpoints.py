@@ -3,6 +3,8 @@
 import argparse
 import json
 import re
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from sskd import __version__
 from sskd.errors import UserError
 from sskd.files import explained, make_folder, write_atomic
+from sskd.models.matching import Containers, State
+from sskd.models.misfit import COUNTER, difference, differing_shapes, quantised
 from sskd.models.network import Network
 
-State = dict[str, Tensor]
+DEEPEST = 4  # dictionaries within one another, in a weights file
 
 # What published checkpoints hold beside tensors. These classes carry values only; any other is refused.
 _SAFE: list[Any] = [
@@ -32,18 +37,21 @@ _SAFE: list[Any] = [
 ]
 
 
-def read_state(path: Path) -> State:
-    """The tensors of a weights file (.safetensors, or a torch file), under the backbone's own names.
+def read_containers(path: Path) -> Containers:
+    """The tensors of a weights file (.safetensors, or a torch file), by the keys of the dictionaries they lie in.
 
-    {"state_dict": ...}, {"model": ...} and bare dictionaries are understood, and the prefixes `module.` and
-    `backbone.`; of a file with `backbone.` names the rest (a self-supervision head) is left out. Pickled code is
-    never run.
+    Pickled code is never run.
 
     Raises:
         UserError: no such file, a damaged one, one that holds code, or one without tensors.
     """
     if not path.is_file():
         raise UserError(f"There is no weights file {path}. Give a run directory or a .safetensors, .pth or .pt file.")
+    if _is_torchscript(path):
+        raise UserError(
+            f"{path} is a TorchScript archive, which holds code. Save its weights alone, torch.save(torch.jit.load("
+            "FILE).state_dict(), NEW), if you trust it, and say which architecture they are of."
+        )
     try:
         if path.suffix == ".safetensors":
             content: Any = safetensors.torch.load_file(path)
@@ -51,53 +59,60 @@ def read_state(path: Path) -> State:
             with torch.serialization.safe_globals(_SAFE):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise UserError(
-                f"{path} holds {code[1]}, which could only be loaded by running code, and so is refused. "
-                "Save the plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
-            ) from error
-        reason = str(error).split(". ", 1)[0].strip().split("\n", 1)[0] or "it ends too early"
-        raise UserError(f"{path} is damaged or no weights file: {reason}. Copy or download it again.") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    state = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    if not state:
+        raise UserError(_unreadable(path, error)) from error
+    containers = dict(_containers(content, ()))
+    if not containers:
         raise UserError(f"{path} holds no tensors under 'state_dict', 'model' or at its top. Save model.state_dict().")
-    return _strip(state)
+    return containers
 
 
-def _strip(state: State) -> State:
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    if any(key.startswith("backbone.") for key in state):
-        state = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-    return state
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    code = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if code and "quantized" in code[1]:
+        return (
+            f"{path} holds quantised layers ({code[1]}). Give the network's weights in floating point, from before "
+            "they were quantised."
+        )
+    if code:
+        return (
+            f"{path} holds {code[1]}, which could only be loaded by running code, and so is refused. "
+            "Save the plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
+        )
+    reason = str(error).split(". ", 1)[0].strip().split("\n", 1)[0] or "it ends too early"
+    return f"{path} is damaged or no weights file: {reason}. Copy or download it again."
+
+
+def _containers(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], State]]:
+    """Dictionaries that hold tensors, at any of a few depths; what is not named by text is an optimiser's."""
+    if not isinstance(content, dict) or len(keys) > DEEPEST:
+        return
+    named = {key: value for key, value in content.items() if isinstance(key, str)}
+    if state := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
+        yield keys, state
+    for key, value in named.items():
+        yield from _containers(value, (*keys, key))
 
 
 def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
-    """Load weights; every key and shape must agree.
+    """Load weights; every key and shape must agree, but for the counters of batch norms, which may be absent.
 
     Raises:
         UserError: lists the keys that are missing, left over, or of another shape.
     """
     own = backbone.state_dict()
-    # Published MobileNetV2 files spell their classifier in two ways.
-    state = {key if key in own else key.replace("classifier.0.", "classifier."): value for key, value in state.items()}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{key} is {tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the network"
-        for key in sorted(own.keys() & state.keys())
-        if own[key].shape != state[key].shape
-    ]
-    problems = [
-        f"{title}: {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
-        for title, keys in (("missing", missing), ("left over", extra), ("of another shape", shapes))
-        if keys
-    ]
-    if problems:
-        raise UserError(f"These weights are not of {name}. Keys {'; '.join(problems)}. Name the right architecture.")
-    backbone.load_state_dict(state)
+    absent = own.keys() - state.keys()
+    lacking = any(not key.endswith(COUNTER) for key in absent)
+    if lacking or state.keys() - own.keys() or differing_shapes(state, own) or quantised(state, own):
+        raise UserError(difference(state, own, name))
+    backbone.load_state_dict({**{key: own[key] for key in absent}, **state})
 
 
 def load_state(module: nn.Module, state: State, name: str) -> None:
@@ -116,6 +131,16 @@ def load_state(module: nn.Module, state: State, name: str) -> None:
         ) from error
 
 
+def unshared(state: State) -> State:
+    """Tensors that lie apart in memory: safetensors refuses one parameter under two names, and views of one storage."""
+    seen, apart = set[int](), State()
+    for key, value in state.items():
+        storage = value.untyped_storage().data_ptr()
+        apart[key] = value.contiguous().clone() if storage in seen else value.contiguous()
+        seen.add(storage)
+    return apart
+
+
 def save_network(network: Network, state: State, folder: Path, image_shape: tuple[int, int, int]) -> None:
     """Write `model.safetensors` and `config.json`. `state` is the backbone's, at the epoch that is to be kept.
 
@@ -132,7 +157,7 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
     }
     make_folder(folder)
     draft = folder / ".config.json.draft"
-    label_names = {"label_names": list(network.class_names)}
+    label_names = {"label_names": list(network.class_names), "written_by": f"sskd {__version__}"}
     if hasattr(backbone, "pretrained_cfg"):
         backbone.pretrained_cfg = {**backbone.pretrained_cfg, **facts}
         arguments = {"in_chans": network.channels, **network.arguments}
@@ -149,6 +174,6 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
         classes = len(network.class_names)
         described = {"architecture": network.architecture, "num_classes": classes, **label_names}
         config = json.dumps({**described, "pretrained_cfg": {**facts, "num_classes": classes}}, indent=2).encode()
-    tensors = {key: value.contiguous() for key, value in state.items()}
+    tensors = unshared(state)
     write_atomic(folder / "model.safetensors", safetensors.torch.save(tensors))
     write_atomic(folder / "config.json", config)

@@ -133,7 +133,7 @@ def _timm_taps(model: nn.Module) -> dict[str, Tap]:
     taps.update({f"stage{i}": Tap(entry["module"]) for i, entry in enumerate(entries, 1)})
     names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     name = names if isinstance(names, str) else next(iter(names), "")  # two: for class and for distillation token
-    if not isinstance(dict(model.named_modules()).get(name), nn.Identity | None):
+    if name and not isinstance(dict(model.named_modules()).get(name), nn.Identity | None):
         return {**taps, "pooled": Tap(name, "in")}
     return {**taps, **_last_linear(model)}
 

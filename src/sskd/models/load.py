@@ -1,6 +1,5 @@
 """Networks that are there already: runs, folders, weights files, and what hubs and libraries hold."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +8,24 @@ from timm.models import is_model, split_model_name_tag
 from torch import nn
 
 from sskd.errors import UserError
-from sskd.models.build import TORCHVISION, Built, brought, build
-from sskd.models.checkpoints import load_strictly, read_state
+from sskd.models.build import Built, brought, build
+from sskd.models.checkpoints import load_strictly, read_containers
+from sskd.models.folders import (
+    FUNCTION,
+    TORCHVISION,
+    WEIGHTS_FILES,
+    architecture_of,
+    is_factory,
+    place_folder,
+    read_folder_config,
+    unnamed,
+    weights_file,
+)
+from sskd.models.matching import Containers, Match, classes_of, match
+from sskd.models.misfit import differing_shapes
 from sskd.models.network import Network, assembled
 from sskd.models.normalisation import Normalisation
+from sskd.models.soundness import refuse_not_finite
 from sskd.models.zoo import resolve
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -22,12 +35,14 @@ WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 class Facts:
     """What the data says, for weights that do not say it themselves.
 
-    `published` is the normalisation that networks for this data are published with; None where there is none.
+    `published` is the normalisation that networks for this data are published with; None where there is none. `side`
+    is that of the images in pixels, where it is known: transformers may have been made for it.
     """
 
     class_names: tuple[str, ...]
     channels: int
     published: Normalisation | None
+    side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,8 @@ class Brought:
     """Where a network comes from, and what its weights cannot say about it.
 
     `place`: a run directory, a folder as timm writes it, a weights file, `hf-hub:` or `local-dir:` addresses, or the
-    name of published weights (timm's, with its tag, or `torchvision:NAME`).
+    name of published weights (timm's, with its tag, `torchvision:NAME`, or a function package.module:factory that
+    returns a network with its weights). `weights`: which of a file that holds several: ema, plain, or their prefix.
     """
 
     place: str
@@ -43,6 +59,7 @@ class Brought:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
+    weights: str | None = None
 
     def stated(self) -> Normalisation | None:
         """The normalisation in the arguments.
@@ -55,26 +72,48 @@ class Brought:
         return Normalisation(self.mean, self.std, "the arguments") if self.mean and self.std else None
 
 
-def load_network(brought: Brought, facts: Facts) -> Network:
+def load_network(brought: Brought, facts: Facts, trust_code: bool = False) -> Network:
     """The network, with its own class names and normalisation.
 
+    Code that a folder names as its architecture is run only where `brought` names it, too, or with `trust_code`.
+
     Raises:
-        UserError: nothing that can be loaded is there, the run is not finished, the weights do not fit, or nobody
-            says how the network wants its images normalised.
+        UserError: nothing that can be loaded is there, the run is not finished, the weights do not fit or are not
+            finite, code that is not trusted, or nobody says how the network wants its images normalised.
     """
+    network = _loaded(brought, facts, trust_code)
+    refuse_not_finite(network, brought.place)
+    return network
+
+
+def _loaded(brought: Brought, facts: Facts, trust_code: bool) -> Network:
     place, path = brought.place, Path(brought.place.removeprefix("local-dir:"))
-    if place.startswith(("hf-hub:", TORCHVISION)):
+    if place.startswith("hf-hub:"):
+        return _restated(_from_hub(brought, facts, trust_code), brought)
+    if place.startswith(TORCHVISION):
         return _restated(_published(place, facts), brought)
     if path.is_dir():
-        return _restated(_as_named(load_folder(network_folder(path)), brought), brought)
+        network = load_folder(network_folder(path), brought.architecture, trust_code)
+        return _restated(_as_named(_named_by_data(network, facts), brought), brought)
     if path.is_file() or path.suffix in WEIGHTS:
         return _from_file(path, brought, facts)
+    if FUNCTION.fullmatch(place):
+        return _from_factory(brought, facts)
     if is_model(split_model_name_tag(place)[0]):
         return _restated(_as_named(_published(place, facts), brought), brought)
     raise UserError(
         f"There is no network at {place}. Give a run directory, a folder with config.json and model.safetensors, a "
         "weights file (with its architecture), hf-hub:OWNER/NAME, or the name of weights that timm or torchvision has."
     )
+
+
+def _named_by_data(network: Network, facts: Facts) -> Network:
+    """Classes without names are the data's, in its order, where there are as many: the same as for a weights file."""
+    count = len(facts.class_names)
+    if network.class_names == unnamed(count) != facts.class_names:
+        network.class_names = facts.class_names
+        network.notes += (f"The weights name none of their {count:,} classes: they are taken in the data's order.",)
+    return network
 
 
 def _as_named(network: Network, brought: Brought) -> Network:
@@ -103,42 +142,61 @@ def network_folder(path: Path) -> Path:
     return path
 
 
-def load_folder(folder: Path) -> Network:
+def load_folder(folder: Path, architecture: str | None = None, trust_code: bool = False) -> Network:
     """A network that `save_network` or timm has written: architecture, classes and normalisation come with it.
 
+    Where the folder names a function of somebody's own (package.module:function), `architecture` has to name it, too,
+    or `trust_code` be set: building the network runs that function.
+
     Raises:
-        UserError: a damaged or incomplete folder, or weights that do not fit its architecture.
+        UserError: a damaged or incomplete folder, code that is not trusted, or weights that do not fit.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        architecture, settings = str(config["architecture"]), config["pretrained_cfg"]
-        class_names = tuple(config.get("label_names") or map(str, range(config["num_classes"])))
-        mean, std = (tuple(map(float, settings[key])) for key in ("mean", "std"))
-        size, crop_pct = int(settings["input_size"][-1]), float(settings.get("crop_pct") or 1.0)
-        arguments = {k: v for k, v in dict(config.get("model_args", {})).items() if k != "num_classes"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder}/config.json is missing or damaged ({error!r}). A network's folder holds config.json and "
-            "model.safetensors, as a finished run writes them to its student/."
-        ) from error
-    normalisation = Normalisation(mean, std, f"{folder}/config.json")
-    built = build(architecture, len(class_names), len(mean), **arguments)
-    load_strictly(built.backbone, read_state(folder / "model.safetensors"), architecture)
-    built = built._replace(normalisation=normalisation, size=size)
-    network = assembled(architecture, built, class_names, normalisation)
-    network.crop_pct = crop_pct
+    file = folder / "config.json"
+    config = read_folder_config(file)
+    name = architecture_of(config, file, architecture, trust_code)
+    normalisation = Normalisation(config.mean, config.std, str(file))
+    path = weights_file(folder)
+    containers = read_containers(path)
+    built = build(name, len(config.class_names), len(config.mean), **config.arguments)
+    notes: tuple[str, ...] = ()
+    if config.ours:
+        state = containers.get((), {})  # as we wrote it: no name is guessed
+    else:
+        found, said = match(containers, built.backbone.state_dict(), None, name, str(path))
+        state, notes = found.state, (said,) if said else ()
+    load_strictly(built.backbone, state, name)
+    built = built._replace(normalisation=normalisation, size=config.size)
+    network = assembled(name, built, config.class_names, normalisation)
+    network.crop_pct, network.notes = config.crop_pct, notes
     return network
 
 
+def _from_hub(brought: Brought, facts: Facts, trust_code: bool) -> Network:
+    """A repository of the hub: as timm reads it where the network is timm's, else as a folder."""
+    file = place_folder(brought.place, "config.json") / "config.json"
+    architecture = read_folder_config(file).architecture
+    if is_factory(architecture) or architecture.startswith(TORCHVISION):
+        folder = place_folder(brought.place, "config.json", *WEIGHTS_FILES)
+        return load_folder(folder, brought.architecture, trust_code)
+    return _published(brought.place, facts)
+
+
 def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
-    state = read_state(path)
+    containers = read_containers(path)
     if brought.architecture is None:
         raise UserError(
             f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
             "(teacher: --model NAME, evaluate: --architecture NAME)."
         )
-    stated = brought.stated() or facts.published
-    built = build(brought.architecture, len(facts.class_names), len(stated.mean) if stated else facts.channels)
+    name, stated = resolve(brought.architecture), brought.stated() or facts.published
+    channels = len(stated.mean) if stated else facts.channels
+    wanted = containers, path, brought, len(facts.class_names), channels
+    built, classes, found, said = _fit(*wanted, brought.size)
+    if brought.size is None and facts.side and differing_shapes(found.state, built.backbone.state_dict()):
+        other = _fit(*wanted, facts.side)  # of a transformer that was made for images of the data's size
+        if not differing_shapes(other[2].state, other[0].backbone.state_dict()):
+            built, classes, found, said = other
+    load_strictly(built.backbone, found.state, name)
     normalisation = brought.stated() or built.normalisation or facts.published
     if normalisation is None:
         raise UserError(
@@ -146,15 +204,39 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
             "channel, for pixels from 0 to 1, that it was trained with: --teacher_mean '[...]' --teacher_std '[...]' "
             "(teacher and evaluate: --mean, --std). Without any normalisation they are '[0, 0, 0]' and '[1, 1, 1]'."
         )
-    load_strictly(built.backbone, state, resolve(brought.architecture))
     built = built._replace(normalisation=normalisation, size=brought.size or built.size)
-    return assembled(resolve(brought.architecture), built, facts.class_names, normalisation)
+    names = facts.class_names if classes == len(facts.class_names) else unnamed(classes)
+    network = assembled(name, built, names, normalisation)
+    network.notes = (said,) if said else ()
+    return network
+
+
+def _fit(
+    containers: Containers, path: Path, brought: Brought, classes: int, channels: int, size: int | None
+) -> tuple[Built, int, Match, str]:
+    """The named network, built for as many classes as the file's; this number, its tensors, and what is to be said."""
+    architecture, name = str(brought.architecture), resolve(str(brought.architecture))
+    built = build(architecture, classes, channels, size)
+    own = built.backbone.state_dict()
+    found, said = match(containers, own, brought.weights, name, str(path))
+    count = classes_of(found.state, own, classes)
+    if count != classes:
+        built = build(architecture, count, channels, size)
+        said = " ".join([said, f"{path} is for {count:,} classes, which it does not name."]).strip()
+    return built, count, found, said
+
+
+def _from_factory(brought: Brought, facts: Facts) -> Network:
+    """The network that a function returns, with the weights that it has."""
+    built = build(brought.place, len(facts.class_names), facts.channels)
+    network = _of_module(built, brought.place, brought, facts)
+    network.notes = (f"The weights are those with which {brought.place} returns its network.",)
+    return network
 
 
 def _published(place: str, facts: Facts) -> Network:
     built = build(place, len(facts.class_names), facts.channels, pretrained=True)
-    if built.normalisation is None:
-        raise UserError(f"{place} is a function, not weights. Give its weights file, and {place} as the architecture.")
+    assert built.normalisation is not None  # published weights state it
     return assembled(resolve(place), built, _names(built.backbone, facts), built.normalisation)
 
 
@@ -169,7 +251,7 @@ def _names(backbone: nn.Module, facts: Facts) -> tuple[str, ...]:
     if classes == 1000:
         known = ImageNetInfo("imagenet-1k")
         return tuple(known.index_to_label_name(i) for i in range(classes))
-    return tuple(map(str, range(classes)))
+    return unnamed(classes)
 
 
 def _restated(network: Network, brought: Brought) -> Network:
@@ -177,7 +259,7 @@ def _restated(network: Network, brought: Brought) -> Network:
     normalisation, size = brought.stated() or network.normalisation, brought.size or network.size
     built = Built(network.backbone, network.channels, size, normalisation, network.arguments)
     restated = assembled(network.architecture, built, network.class_names, normalisation)
-    restated.crop_pct = network.crop_pct
+    restated.crop_pct, restated.notes = network.crop_pct, network.notes
     return restated
 
 
@@ -187,12 +269,18 @@ def from_module(module: nn.Module, name: str, stated: Brought, facts: Facts) -> 
     Raises:
         UserError: nobody says how it wants its images normalised.
     """
-    built: Built = brought(module, name, None)
+    network = _of_module(brought(module, name, None), name, stated, facts)
+    refuse_not_finite(network, name)
+    return network
+
+
+def _of_module(built: Built, name: str, stated: Brought, facts: Facts) -> Network:
     normalisation = stated.stated() or built.normalisation or facts.published
     if normalisation is None:
         raise UserError(
-            f"The module {name} does not say how it wants its images normalised: give teacher_mean and teacher_std, or "
-            "set its attributes mean and std (per channel, for pixels from 0 to 1)."
+            f"{name} does not say how it wants its images normalised: give the mean and std per channel, for pixels "
+            "from 0 to 1 (distill: teacher_mean and teacher_std; teacher, evaluate: mean and std), or set them as "
+            "attributes of the module."
         )
     built = built._replace(normalisation=normalisation, size=stated.size or built.size)
     return assembled(name, built, facts.class_names, normalisation)

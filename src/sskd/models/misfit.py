@@ -1,75 +1,115 @@
-"""Why a network cannot take some images, found out by trying others."""
+"""Why a file's tensors are not a network's, and what to do: each kind of mismatch has its own way out."""
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-LARGEST = 256  # pixels: the side of the images that are tried
-ERRORS = (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError, KeyError)
-"""What networks raise when they are given images that they cannot take."""
-
-
-def advice(backbone: nn.Module, images: Tensor, error: BaseException) -> str:
-    """What to do about an error of a backbone on images [N, C, H, W]: other channels, another size, or its own code.
-
-    Channels and sizes are tried on the backbone in eval mode, so what is advised works. Leaves the modes as they were.
-    """
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
-        return "There is not enough memory for it: choose a smaller network or smaller images."
-    modes = {module: module.training for module in backbone.modules()}
-    backbone.eval()
-    try:
-        return _channels(backbone, images) or _size(backbone, images) or _OWN_CODE
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+State = dict[str, Tensor]
+COUNTER = "num_batches_tracked"  # of a batch norm: files from before PyTorch 0.4.1 have none, and no result needs it
+_POSITIONS = ("pos_embed", "position", "relative_", "attn_mask")
 
 
-_OWN_CODE = "Other sizes and channels do not help, so it is the network's own code: --debug shows where it fails."
+def differing_shapes(theirs: State, own: State) -> list[str]:
+    """Keys that both have, in unlike shapes."""
+    return sorted(key for key in theirs.keys() & own.keys() if theirs[key].shape != own[key].shape)
 
 
-def _channels(backbone: nn.Module, images: Tensor) -> str:
-    given = images.shape[1]
-    first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
-    if first is None or first.in_channels == given:
-        return ""
-    size = (len(images), first.in_channels, *images.shape[2:])
-    if not _takes(backbone, images.new_zeros(size)):
-        return ""
-    return (
-        f"It takes {first.in_channels} channels and is given {given}. A factory that has a parameter in_chans is told "
-        "the data's; otherwise let the module state what it takes by its attributes mean and std, a number for each "
-        "channel: grey images are repeated and colour made grey."
+def misfit(containers: Mapping[tuple[str, ...], State], own: State, name: str) -> str:
+    """The message for a file of which no place has all of a network's names."""
+    counts = Counter[tuple[tuple[str, ...], str]]()
+    for container, state in containers.items():
+        for key in state:
+            parts = key.split(".")
+            for i in range(len(parts)):
+                if ".".join(parts[i:]) in own:
+                    counts[container, ".".join([*parts[:i], ""]) if i else ""] += 1
+    if counts:
+        (container, prefix), _ = counts.most_common(1)[0]
+    else:
+        container, prefix = max(containers, key=lambda key: len(containers[key])), ""
+    state = containers[container]
+    return difference({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, own, name)
+
+
+def difference(theirs: State, own: State, name: str) -> str:
+    """What differs between the tensors of a file and those of a network, and what to do about it."""
+    needed = {key for key in own if not key.endswith(COUNTER)}
+    missing, extra = sorted(needed - theirs.keys()), sorted(theirs.keys() - own.keys())
+    other = differing_shapes(theirs, own)
+    shapes = [f"{key} is {_shape(theirs[key])} in the file, {_shape(own[key])} in the network" for key in other]
+    problems = [
+        f"{title}: {', '.join(keys[:5])}{f' and {len(keys) - 5} more' if len(keys) > 5 else ''}"
+        for title, keys in (("missing", missing), ("left over", extra), ("of another shape", shapes))
+        if keys
+    ]
+    keys = f" Keys {'; '.join(problems)}." if problems else ""
+    return f"These weights are not of {name}.{keys} {_advice(theirs, own, missing, extra, name)}"
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    return tuple(value.shape)
+
+
+def _advice(theirs: State, own: State, missing: Sequence[str], extra: Sequence[str], name: str) -> str:
+    """The way out that suits what differs."""
+    if quantised(theirs, own):
+        return "They are quantised. Give the network's weights in floating point, from before they were quantised."
+    if any(key.endswith(("_orig", "_mask")) or "parametrizations." in key or key.endswith("weight_g") for key in extra):
+        return (
+            "Their layers are pruned or re-parametrised. Make that permanent before saving "
+            "(torch.nn.utils.prune.remove, torch.nn.utils.parametrize.remove_parametrizations), and give those."
+        )
+    if missing and extra:
+        return _other_names(theirs, own, missing, extra, name)
+    if missing:
+        return (
+            f"The file lacks a part of {name}: it is of a smaller network, or of a part of this one. Name the right "
+            "architecture, or save the whole network's state dict."
+        )
+    if extra:
+        return (
+            f"The file holds more than {name} has: it is of a larger network, or other parts lie among its weights. "
+            "Name the right architecture, or save the network's state dict alone."
+        )
+    return _other_shapes(theirs, own, differing_shapes(theirs, own), name)
+
+
+def _other_names(theirs: State, own: State, missing: Sequence[str], extra: Sequence[str], name: str) -> str:
+    ours, others = (Counter(_shape(state[key]) for key in keys) for state, keys in ((own, missing), (theirs, extra)))
+    code = "give that code's function as the architecture, package.module:factory"
+    if ours == others:
+        return (
+            f"The tensors have the shapes of {name} under other names ({len(missing):,} missing, {len(extra):,} left "
+            f"over): it is the same network written in other code, so {code}."
+        )
+    if 2 * len(missing) > sum(not key.endswith(COUNTER) for key in own):
+        return f"Name the right architecture; if it is {name} written in other code, {code}."
+    return "Name the right architecture."
+
+
+def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str) -> str:
+    key = keys[0]
+    there, here = _shape(theirs[key]), _shape(own[key])
+    if all(any(part in one for part in _POSITIONS) for one in keys):
+        return (
+            f"They were made for images of another size than {name} was built for. Say which: --teacher_size PIXELS "
+            "(teacher, evaluate: --size). Position embeddings are not resampled here."
+        )
+    if len(keys) == 1 and len(there) == 4 and there[2:] == here[2:] and there[0] == here[0]:
+        return (
+            f"They take images of {there[1]} channels, and {name} was built for {here[1]}. Give a mean and a std of "
+            f"{there[1]} values."
+        )
+    return f"The names are those of {name}, but its layers have other widths: name the variant that the weights are of."
+
+
+def quantised(theirs: State, own: State) -> bool:
+    """Whether the tensors hold integers where the network has numbers, or what quantised layers keep beside them."""
+    return any(
+        value.is_quantized
+        or "_packed_params" in key
+        or key.endswith("zero_point")
+        or (key in own and own[key].is_floating_point() and not (value.is_floating_point() or value.is_complex()))
+        for key, value in theirs.items()
     )
-
-
-def _size(backbone: nn.Module, images: Tensor) -> str:
-    side = images.shape[-1]
-    for other in sorted({*_stated(backbone), *(side * k for k in (2, 4, 8)), 224} - {side}):
-        if 0 < other <= LARGEST and _takes(backbone, images.new_zeros(*images.shape[:2], other, other)):
-            if other < side:
-                return f"It takes images of {other} pixels: let the module state that by an attribute size."
-            return (
-                f"It takes images of {other} pixels. Choose a shallower network or larger images (--size {other}, of "
-                f"photographs), or have them resized for it: --teacher_size {other}; a module of yours states it by an "
-                "attribute size."
-            )
-    return ""
-
-
-def _stated(backbone: nn.Module) -> list[int]:
-    """The side of the images that timm's, torchvision's and Hugging Face's networks say they take."""
-    record: Any = getattr(backbone, "pretrained_cfg", None) or {}
-    sizes = [(record.get("input_size") or (None,))[-1], getattr(backbone, "image_size", None)]
-    sizes.append(getattr(getattr(backbone, "config", None), "image_size", None))
-    return [size for size in sizes if isinstance(size, int)]
-
-
-def _takes(backbone: nn.Module, images: Tensor) -> bool:
-    try:
-        with torch.no_grad():
-            backbone(images)
-    except Exception:  # whatever the network raises, these images are not the way out
-        return False
-    return True

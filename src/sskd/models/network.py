@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from sskd.errors import UserError
 from sskd.models.build import Built, build
 from sskd.models.find import find_taps, stages_by_name
-from sskd.models.misfit import ERRORS, advice
+from sskd.models.image_misfit import ERRORS, advice
 from sskd.models.normalisation import LUMA, Normalisation
 from sskd.models.outputs import described, logits_of
 from sskd.models.resnet import CifarNet
@@ -65,7 +65,8 @@ class Network(nn.Module):
         known = {**self._guessed, **found, **self._named}
         self.taps = {name: replace(tap, module=f"backbone.{tap.module}") for name, tap in known.items()}
         self.left_out: dict[str, str] = {}
-        self.notes: tuple[str, ...] = ()  # what `shapes` found of the taps that the user should know
+        self.notes: tuple[str, ...] = ()  # what is worth saying of where its weights come from
+        self.tap_notes: tuple[str, ...] = ()  # what `shapes` found of the taps that the user should know
 
     @property
     def channels(self) -> int:
@@ -148,7 +149,7 @@ class Network(nn.Module):
                 f"In {self.title} the maps of {', '.join(turned)} have their channels last, as their shapes show: they "
                 "are read channels first."
             )
-        self.notes = tuple(notes)
+        self.tap_notes = tuple(notes)
         return shapes
 
     def check_training(self, image_shape: tuple[int, int, int]) -> None:
@@ -229,7 +230,7 @@ class Network(nn.Module):
         network = Network(
             self.architecture, self.backbone, self.normalisation, class_names, self.size, taps, order, self.arguments
         )
-        network.crop_pct = self.crop_pct
+        network.crop_pct, network.notes = self.crop_pct, self.notes
         return network
 
     def replace_classifier(self, classes: int) -> None:
