@@ -111,8 +111,15 @@ def load_strictly(backbone: nn.Module, state: State, name: str) -> None:
     absent = own.keys() - state.keys()
     lacking = any(not key.endswith(COUNTER) for key in absent)
     if lacking or state.keys() - own.keys() or differing_shapes(state, own) or quantised(state, own):
-        raise UserError(difference(state, own, name))
+        raise UserError(difference(state, own, name, _side(backbone)))
     backbone.load_state_dict({**{key: own[key] for key in absent}, **state})
+
+
+def _side(backbone: Any) -> int | None:
+    """The side of the images that a transformer is built for, in pixels; None where it says none."""
+    size = getattr(getattr(backbone, "patch_embed", backbone), "img_size", getattr(backbone, "image_size", None))
+    side = size[-1] if isinstance(size, list | tuple) and size else size
+    return side if isinstance(side, int) else None
 
 
 def load_state(module: nn.Module, state: State, name: str) -> None:

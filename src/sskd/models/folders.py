@@ -28,8 +28,9 @@ Plain = bool | int | float | str | None | list[bool | int | float | str]
 class FolderConfig:
     """What config.json says of a network, as far as it is used.
 
-    `class_names`: "#0", "#1"... where it has none. `arguments`: with which timm makes it, beside the number of classes. `settings`: all that pretrained_cfg says of
-    images and layers, and nothing that says where weights are. `ours`: whether `save_network` has written it.
+    `class_names`: "#0", "#1"... where it has none. `arguments`: with which timm makes it, beside the number of classes.
+    `settings`: what pretrained_cfg says of images and layers, nothing of where weights are. `ours`: `save_network` has
+    written it.
     """
 
     architecture: str

@@ -157,7 +157,8 @@ def load_folder(folder: Path, architecture: str | None = None, trust_code: bool 
     normalisation = Normalisation(config.mean, config.std, str(file))
     path = weights_file(folder)
     containers = read_containers(path)
-    built = build(name, len(config.class_names), len(config.mean), **config.arguments)
+    side = config.size if name.startswith(TORCHVISION) else None  # timm's networks have it among their arguments
+    built = build(name, len(config.class_names), len(config.mean), side, **config.arguments)
     notes: tuple[str, ...] = ()
     if config.ours:
         state = containers.get((), {})  # as we wrote it: no name is guessed
@@ -196,6 +197,8 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
         other = _fit(*wanted, facts.side)  # of a transformer that was made for images of the data's size
         if not differing_shapes(other[2].state, other[0].backbone.state_dict()):
             built, classes, found, said = other
+            built = built._replace(size=facts.side)
+            said = f"{said} {path} is of a {name} for images of {facts.side} pixels.".strip()
     load_strictly(built.backbone, found.state, name)
     normalisation = brought.stated() or built.normalisation or facts.published
     if normalisation is None:

@@ -1,5 +1,6 @@
 """Why a file's tensors are not a network's, and what to do: each kind of mismatch has its own way out."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -32,8 +33,11 @@ def misfit(containers: Mapping[tuple[str, ...], State], own: State, name: str) -
     return difference({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, own, name)
 
 
-def difference(theirs: State, own: State, name: str) -> str:
-    """What differs between the tensors of a file and those of a network, and what to do about it."""
+def difference(theirs: State, own: State, name: str, side: int | None = None) -> str:
+    """What differs between the tensors of a file and those of a network, and what to do about it.
+
+    `side`: of the images that the network is built for, in pixels, if it is for one size.
+    """
     needed = {key for key in own if not key.endswith(COUNTER)}
     missing, extra = sorted(needed - theirs.keys()), sorted(theirs.keys() - own.keys())
     other = differing_shapes(theirs, own)
@@ -44,14 +48,16 @@ def difference(theirs: State, own: State, name: str) -> str:
         if keys
     ]
     keys = f" Keys {'; '.join(problems)}." if problems else ""
-    return f"These weights are not of {name}.{keys} {_advice(theirs, own, missing, extra, name)}"
+    return f"These weights are not of {name}.{keys} {_advice(theirs, own, missing, extra, name, side)}"
 
 
 def _shape(value: Tensor) -> tuple[int, ...]:
     return tuple(value.shape)
 
 
-def _advice(theirs: State, own: State, missing: Sequence[str], extra: Sequence[str], name: str) -> str:
+def _advice(
+    theirs: State, own: State, missing: Sequence[str], extra: Sequence[str], name: str, side: int | None
+) -> str:
     """The way out that suits what differs."""
     if quantised(theirs, own):
         return "They are quantised. Give the network's weights in floating point, from before they were quantised."
@@ -62,6 +68,8 @@ def _advice(theirs: State, own: State, missing: Sequence[str], extra: Sequence[s
         )
     if missing and extra:
         return _other_names(theirs, own, missing, extra, name)
+    if (missing or extra) and differing_shapes(theirs, own):
+        return f"Parts and widths are those of another variant than {name}: name the right one."
     if missing:
         return (
             f"The file lacks a part of {name}: it is of a smaller network, or of a part of this one. Name the right "
@@ -72,10 +80,11 @@ def _advice(theirs: State, own: State, missing: Sequence[str], extra: Sequence[s
             f"The file holds more than {name} has: it is of a larger network, or other parts lie among its weights. "
             "Name the right architecture, or save the network's state dict alone."
         )
-    return _other_shapes(theirs, own, differing_shapes(theirs, own), name)
+    return _other_shapes(theirs, own, differing_shapes(theirs, own), name, side)
 
 
 def _other_names(theirs: State, own: State, missing: Sequence[str], extra: Sequence[str], name: str) -> str:
+    extra = [key for key in extra if not key.endswith(COUNTER)]
     ours, others = (Counter(_shape(state[key]) for key in keys) for state, keys in ((own, missing), (theirs, extra)))
     code = "give that code's function as the architecture, package.module:factory"
     if ours == others:
@@ -88,13 +97,16 @@ def _other_names(theirs: State, own: State, missing: Sequence[str], extra: Seque
     return "Name the right architecture."
 
 
-def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str) -> str:
+def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str, side: int | None) -> str:
     key = keys[0]
     there, here = _shape(theirs[key]), _shape(own[key])
     if all(any(part in one for part in _POSITIONS) for one in keys):
+        built = f"{side} pixels, for which" if side else "the size for which"
+        made = _side_of(there, here, side)
         return (
-            f"They were made for images of another size than {name} was built for. Say which: --teacher_size PIXELS "
-            "(teacher, evaluate: --size). Position embeddings are not resampled here."
+            f"They were made for images of {f'{made} pixels' if made else 'another size'}, not of {built} {name} was "
+            f"built. Say the size: --teacher_size {made or 'PIXELS'} (teacher, evaluate: --size). Position embeddings "
+            "are not resampled here."
         )
     if len(keys) == 1 and len(there) == 4 and there[2:] == here[2:] and there[0] == here[0]:
         return (
@@ -102,6 +114,18 @@ def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str) -> 
             f"{there[1]} values."
         )
     return f"The names are those of {name}, but its layers have other widths: name the variant that the weights are of."
+
+
+def _side_of(there: tuple[int, ...], here: tuple[int, ...], side: int | None) -> int | None:
+    """The image side that a position embedding [1, N, D] is for, given the one that another is for."""
+    if side is None or len(there) != 3 or len(here) != 3:
+        return None
+    for extra in (1, 0, 2, 5):  # tokens beside those of patches: class, none, distillation, registers
+        grids = [math.isqrt(max(shape[1] - extra, 0)) for shape in (there, here)]
+        square = all(g * g == shape[1] - extra and g for g, shape in zip(grids, (there, here), strict=True))
+        if square and side * grids[0] % grids[1] == 0:
+            return side * grids[0] // grids[1]
+    return None
 
 
 def quantised(theirs: State, own: State) -> bool:
