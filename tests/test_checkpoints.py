@@ -186,7 +186,7 @@ def test_the_number_of_classes_is_the_files(tmp_path: Path) -> None:
     network = make()
     torch.save(network.backbone.state_dict(), tmp_path / "three.pth")
     loaded = load(tmp_path / "three.pth", classes=("a", "b", "c", "d"))
-    assert loaded.class_names == ("0", "1", "2") and "is for 3 classes, which it does not name" in loaded.notes[0]
+    assert loaded.class_names == ("#0", "#1", "#2") and "is for 3 classes, which it does not name" in loaded.notes[0]
     assert torch.equal(logits(loaded), logits(network))
 
 

@@ -12,6 +12,8 @@ import safetensors.torch
 import torch
 
 from sskd.analyses.finished import load_finished
+from sskd.bench.grid import tasks_of
+from sskd.bench.recipe import Duo, Recipe
 from sskd.errors import UserError
 from sskd.jobs.job import restored
 from sskd.models import build as building
@@ -243,6 +245,12 @@ def test_a_run_does_not_trust_itself(teacher: Path, tmp_path: Path) -> None:
     arguments = json.loads((teacher / "config.json").read_text())["arguments"]
     assert "trust_code" not in json.dumps(arguments)
     assert restored(tmp_path, {**arguments, "trust_code": True}).trust_code is False
+
+
+def test_a_recipe_names_the_code_of_its_own_teachers(tmp_path: Path) -> None:
+    pairs = (Duo("mine:big", "cifar_resnet8"), Duo("cifar_resnet20", "cifar_resnet8"))
+    tasks = tasks_of(Recipe("r", "digits", pairs, {"kd": {}}), tmp_path)
+    assert [task.arguments.get("teacher_architecture") for task in tasks] == [None, None, "mine:big", None]
 
 
 # whole commands

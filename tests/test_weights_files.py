@@ -1,5 +1,6 @@
 """Weights files as people have them: prefixes, averages beside plain weights, other classes, other sizes, misfits."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.models.load import Brought, Facts, load_network
-from sskd.models.network import Network
+from sskd.models.checkpoints import save_network
+from sskd.models.load import Brought, Facts, from_module, load_folder, load_network
+from sskd.models.network import Network, create_network
 from tests.test_checkpoints import NAMES, SCALE, logits, make, prefixed
 
 State = dict[str, Tensor]
@@ -185,6 +187,32 @@ def test_a_transformer_is_built_for_the_size_of_its_weights(how: str, tmp_path: 
         load_network(Brought(str(path), "test_vit"), Facts(NAMES, 3, SCALE, 64))
 
 
+def test_a_folder_without_class_names_is_taken_in_the_datas_order_or_not_at_all(tmp_path: Path) -> None:
+    network = make()
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["label_names"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_network(Brought(str(tmp_path)), FACTS)
+    assert loaded.class_names == NAMES and "name none of their 3 classes" in loaded.notes[0]
+    other = load_network(Brought(str(tmp_path)), Facts(("0", "1"), 3, SCALE))
+    assert other.class_names == ("#0", "#1", "#2"), "not the numbers that the data's classes are called by"
+
+
+def test_torchvisions_transformer_comes_back_at_its_size(tmp_path: Path) -> None:
+    name = "torchvision:vit_b_32"
+    network = create_network(name, NAMES, (3, 32, 32), SCALE).eval()
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    assert torch.equal(logits(load_folder(tmp_path).eval()), logits(network))
+
+
+def test_a_class_of_timms_that_was_built_directly_keeps_its_classifier() -> None:
+    module = timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3).eval()
+    network = from_module(module, "module:ResNet", Brought("module:ResNet"), FACTS)
+    assert network.shapes((3, 32, 32))["pooled"] == (512,)
+    assert network.taps["pooled"].module == "backbone.fc"
+
+
 def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     for value, key in ((float("nan"), "layer1.0.conv1.weight"), (float("inf"), "bn1.running_var")):
         state = {k: v.clone() for k, v in make().backbone.state_dict().items()}
@@ -203,8 +231,6 @@ def test_a_mask_of_minus_infinity_is_none_of_that(tmp_path: Path) -> None:
         def forward(self, images: Tensor) -> Tensor:
             value: Tensor = self.fc(images.mean((2, 3)))
             return value
-
-    from sskd.models.load import from_module
 
     from_module(Masked(), "module:Masked", Brought("module:Masked"), FACTS)
     broken = Masked()
