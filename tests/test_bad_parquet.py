@@ -1,12 +1,15 @@
 """Parquet folders that are refused, each with the file and what to do."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from sskd.data import load_source
+from sskd.data import columns, load_source
 from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 from sskd.reading import Reading
@@ -24,7 +27,7 @@ def test_places_without_a_data_set(tmp_path: Path) -> None:
     refused(tmp_path / "file", "file is a file; expected a folder")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", r"no parquet files in .*empty; looked for train-\*\.parquet or train\.parquet")
-    with pytest.raises(UserError, match="no parquet files in"):
+    with pytest.raises(UserError, match="holds no images, no parquet files and no tar shards; expected a folder of"):
         load_source(str(tmp_path / "empty"))
     write(tmp_path / "half" / "train.parquet", {"image": colours(0), "label": [0, 1, 0, 1]})
     refused(tmp_path / "half", r"has no test split, only train\.parquet; expected")
@@ -154,3 +157,80 @@ def test_images_of_different_sizes_are_photographs(tmp_path: Path) -> None:
     assert isinstance(source.train, Pictures) and isinstance(source.test, Pictures)
     assert [source.test.open(i).size for i in range(4)] == [(6, 6)] * 3 + [(8, 8)]
     assert source.test.stored(4).pixels.shape == (4, 3, 4, 4)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "[0, 1]", '{"a": 1}'])
+def test_texts_that_are_no_labels(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"image": colours(0), "label": ["cat", text, "dog", text]})
+    write(tmp_path / "test.parquet", {"image": colours(0, 2), "label": ["cat", "dog"]})
+    refused(tmp_path, r"train\.parquet, column label: 2 of 4 images have no label of one class: row 1 from 0 \(a")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (b"{", r"train\.parquet, its metadata named huggingface is no JSON"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b"[1]", r"metadata named huggingface: expected names with values; got \[1\]"),
+        (b'{"info": [1]}', r"huggingface, info: expected names with values; got \[1\]"),
+        (b'{"info": {"features": "x"}}', r"info\.features: expected names with values; got 'x'"),
+        (
+            b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": [0, 1]}}}}',
+            r"classes in label.*text; got 0",
+        ),
+        (
+            b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["a", "a"]}}}}',
+            "a class twice in label: 'a'",
+        ),
+        (b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": 2}}}}', "expected a list; got 2"),
+    ],
+)
+def test_metadata_of_another_shape(metadata: bytes, message: str, tmp_path: Path) -> None:
+    write_both(tmp_path)
+    table = pa.table({"image": pa.array(colours(0)), "label": [0, 1, 0, 1]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "train.parquet")
+    refused(tmp_path, message)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_files_that_expand_are_bounded(dictionary: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the file states, and by what comes: a value may be stored once for many rows."""
+    monkeypatch.setattr(columns, "EXPANDED", 1 << 20)
+    write_both(tmp_path)
+    table = pa.table({"image": [bytes(1 << 18)] * 40, "label": [0, 1] * 20})
+    pq.write_table(table, tmp_path / "train.parquet", compression="zstd", use_dictionary=dictionary)
+    assert (tmp_path / "train.parquet").stat().st_size < 10_000
+    refused(
+        tmp_path, r"train\.parquet has [\d,]+ bytes and would take [\d,]+ or more in memory.*--reading\.max_expansion"
+    )
+    with pytest.raises(UserError, match="cannot be decoded"):
+        load_source(f"parquet:{tmp_path}", Reading(max_expansion=1e6))
+
+
+def test_images_with_too_many_pixels(tmp_path: Path) -> None:
+    """Refused by their headers, before they are decoded."""
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    bomb = header + struct.pack(">I", zlib.crc32(header[12:]))
+    bomb += b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    write_both(tmp_path, image=[*colours(0, 3), bomb])
+    train = load_source(str(tmp_path)).test
+    assert isinstance(train, Pictures)
+    with pytest.raises(
+        UserError, match=r"it has 50,000x50,000 pixels, more than 250,000,000 in all \(--reading\.max_pix"
+    ):
+        train.open(3)
+    assert len(load_source(str(tmp_path), Reading(unreadable="skip")).test) == 3
+    with pytest.raises(UserError, match="it has 6x6 pixels, more than 35 in all"):
+        load_source(str(write_both(tmp_path / "small")), Reading(max_pixels=35))
+
+
+def test_one_file_is_not_both_splits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.parquet would be training and test images"):
+        load_source(str(write_both(tmp_path)), Reading(test="train"))
+
+
+def test_splits_in_any_case_and_what_is_not_used(tmp_path: Path) -> None:
+    for name in ("Train", "VALIDATION", "Testing"):
+        write(tmp_path / f"{name}.parquet", {"image": colours(0), "label": [0, 1, 0, 1], "labels": [0, 0, 1, 1]})
+    note = load_source(str(tmp_path)).notes[0]
+    assert "labels in label (not labels); tested on Testing.parquet; not used: VALIDATION.parquet." in note

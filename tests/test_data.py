@@ -65,8 +65,11 @@ def test_load_source_specs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("digit", r"There is no data set named 'digit'\. Did you mean 'digits'\?"),
-        ("waffles:x/y", r"There is no data set named 'waffles'\. Known: cifar10, cifar100, digits, folder, hub, "),
+        ("digit", r"There is no data set named 'digit', and no folder digit here\. Did you mean 'digits'\?"),
+        (
+            "waffles:x/y",
+            r"There is no data set named 'waffles', and no folder waffles:x/y here\. Known: cifar10, ",
+        ),
         ("digits:somewhere", r"digits comes with scikit-learn and takes no path, got 'somewhere'"),
         ("parquet", r"needs a folder: say parquet:PATH"),
         ("no/such/folder", r"no folder no/such/folder; expected a folder of class folders, of parquet files or of tar"),

@@ -138,7 +138,7 @@ def test_places_that_are_refused(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "train" / "ant")
     (tmp_path / "test" / "wasp").mkdir()
     refused(r"test has the class folders wasp, which the training images do not have")
-    with pytest.raises(UserError, match="nowhere does not exist; expected a folder of class folders"):
+    with pytest.raises(UserError, match="nowhere does not exist; expected a folder of images for each class"):
         load_source("folder:nowhere")
     with pytest.raises(UserError, match="say folder:PATH"):
         load_source("folder")

@@ -2,14 +2,17 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from torch import nn
+from torch.utils.data import Dataset
 
-from sskd.data import load_source
+from sskd.data import checked, load_source
+from sskd.data.in_memory import in_memory
+from sskd.data.source import Source
 from sskd.errors import UserError
 from sskd.jobs.adopt import adopt, evaluated
 from sskd.jobs.execute import execute
@@ -23,9 +26,10 @@ from sskd.train.protocols import Record
 
 if TYPE_CHECKING:
     Named = str | nn.Module
+    Data = str | Dataset[Any] | Mapping[str, Any] | Sequence[Any]
 else:
-    Named = str  # the command line, which reads these annotations, knows names only
-"""A network's name or place; in Python also a module."""
+    Named = Data = str  # the command line, which reads these annotations, knows names only
+"""A network's name or place; in Python also a module. A data set's; in Python also images, see `distillation`."""
 
 P = ParamSpec("P")
 
@@ -37,7 +41,7 @@ def carry_out(job: Job) -> Record:
         UserError: anything that the caller can put right.
     """
     with Display() as display:
-        return execute(job, display) if job.training.epochs else adopt(job, load_source(job.data, job.reading), display)
+        return execute(job, display) if job.training.epochs else adopt(job, job.load_source(), display)
 
 
 def _carried_out(describe: Callable[P, Job], name: str) -> Callable[P, Record]:
@@ -53,7 +57,7 @@ def _carried_out(describe: Callable[P, Job], name: str) -> Callable[P, Record]:
 
 
 def teaching(
-    data: str,
+    data: Data,
     model: Named | None = None,
     init: str | None = None,
     mean: tuple[float, ...] | None = None,
@@ -68,7 +72,9 @@ def teaching(
     """Train a network on labels alone, fine-tune one, or (--epochs 0) only check one and keep it as a teacher.
 
     Args:
-        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder. In Python also images: a
+            torch.utils.data.Dataset of (image, label), a datasets.Dataset, a pair (images, labels), or a mapping of
+            "train" and "test" to these; images are PIL images, uint8, or floats from 0 to 1, without normalisation.
         model: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory;
             not needed where `init` says what it is. With --epochs 0, a function's network is kept with its weights.
         init: weights to begin with: a run directory, a folder as timm writes it, a weights file (of `model`),
@@ -97,10 +103,11 @@ def teaching(
     if not init and not settings.epochs and name is not None and is_factory(name):
         brought = Brought(name, None, mean, std)  # it comes with its weights
     network = name or str(init)
+    data_name, source = _handed_over(data, reading)
     return Job(
-        _folder(out, data, network, "ce" if settings.epochs else "checked", settings),
+        _folder(out, data_name, network, "ce" if settings.epochs else "checked", settings),
         network,
-        data,
+        data_name,
         "ce",
         settings,
         init=brought,
@@ -108,6 +115,7 @@ def teaching(
         reading=reading,
         modules=modules,
         trust_code=trust_code,
+        source=source,
     )
 
 
@@ -116,7 +124,7 @@ train_teacher = _carried_out(teaching, "train_teacher")
 
 def distillation(
     student: Named,
-    data: str,
+    data: Data,
     teacher: Named | None = None,
     method: str = "sskd",
     options: dict[str, Any] | None = None,
@@ -141,7 +149,9 @@ def distillation(
 
     Args:
         student: a network of the zoo or of timm (see `sskd list models`), torchvision:NAME, or package.module:factory.
-        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder. In Python also images: a
+            torch.utils.data.Dataset of (image, label), a datasets.Dataset, a pair (images, labels), or a mapping of
+            "train" and "test" to these; images are PIL images, uint8, or floats from 0 to 1, without normalisation.
         teacher: a run directory, a folder as timm writes it, a weights file (with teacher_architecture),
             hf-hub:OWNER/NAME, weights that timm or torchvision has, or package.module:factory that returns a network
             with its weights.
@@ -174,6 +184,14 @@ def distillation(
 
     Raises:
         UserError: anything that the caller can put right.
+
+    Example:
+        >>> import tempfile, torch, sskd
+        >>> images, labels = torch.rand(40, 3, 8, 8), torch.arange(40) % 2
+        >>> out, quick = tempfile.mkdtemp() + "/run", {"epochs": 1, "batch_size": 8, "device": "cpu", "threads": 1}
+        >>> done = sskd.distill("cifar_resnet8", (images, labels), method="ce", padding=1, out=out, **quick)
+        >>> done["classes"]
+        ['0', '1']
     """
     settings = Training(**training)
     if settings.epochs < 1:
@@ -182,10 +200,11 @@ def distillation(
     place, teacher_modules = _named(teacher, "teacher")
     stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
     brought = Brought(place, *stated) if place else None
+    data_name, source = _handed_over(data, reading)
     return Job(
-        _folder(out, data, str(name), method, settings),
+        _folder(out, data_name, str(name), method, settings),
         str(name),
-        data,
+        data_name,
         method,
         settings,
         brought,
@@ -200,6 +219,7 @@ def distillation(
         teacher_taps or {},
         {**student_modules, **teacher_modules},
         trust_code,
+        source,
     )
 
 
@@ -215,6 +235,15 @@ def _named(network: Named | None, side: Side) -> tuple[str | None, dict[Side, nn
     return network, {}
 
 
+def _handed_over(data: Data, reading: Reading) -> tuple[str, Source | None]:
+    """A data set's name; and the images, where they were handed over."""
+    if isinstance(data, str):
+        if not data.strip():
+            raise UserError("data is empty. Name a data set (`sskd list data`) or a folder.")
+        return data, None
+    return in_memory(data, reading)
+
+
 def _folder(out: str | None, data: str, network: str, method: str, training: Training) -> Path:
     data_name, name = (re.sub(r"[^\w.-]+", "-", Path(text.rpartition(":")[2]).name) for text in (data, network))
     return Path(out or f"runs/{data_name}-{name}-{method}-seed{training.seed}")
@@ -222,7 +251,7 @@ def _folder(out: str | None, data: str, network: str, method: str, training: Tra
 
 def evaluate(
     network: str,
-    data: str,
+    data: Data,
     architecture: str | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -237,7 +266,9 @@ def evaluate(
     Args:
         network: a run directory, a folder as timm writes it, a weights file (with architecture), hf-hub:OWNER/NAME,
             weights that timm or torchvision has, or package.module:factory that returns a network with its weights.
-        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder.
+        data: a data set (see `sskd list data`): digits, FAMILY:PATH, or a folder. In Python also images: a
+            torch.utils.data.Dataset of (image, label), a datasets.Dataset, a pair (images, labels), or a mapping of
+            "train" and "test" to these; images are PIL images, uint8, or floats from 0 to 1, without normalisation.
         architecture: the network of a bare weights file; the function of a folder that names one.
         mean: the network's normalisation, per channel for pixels in [0, 1], where its weights do not state it.
         std: see mean.
@@ -255,5 +286,7 @@ def evaluate(
     Raises:
         UserError: anything that the caller can put right.
     """
+    name, handed_over = _handed_over(data, reading)
+    source = load_source(name, reading) if handed_over is None else checked(handed_over, reading)
     brought = Brought(network, architecture, mean, std, weights=weights)
-    return evaluated(brought, load_source(data, reading), size, device, trust_code)
+    return evaluated(brought, source, size, device, trust_code)

@@ -38,9 +38,13 @@ def check_data(data: str, reading: Reading = Reading(), sheet: str | None = None
     for where, pairs in checked.duplicates.items():
         listed = "; ".join(f"{one} = {other}" for one, other in pairs[:PAIRS])
         say(f"DUPLICATES between {where}: {len(pairs)}: {listed}{'; ...' if len(pairs) > PAIRS else ''}")
-    if checked.repeated:
-        say(f"Within a split {checked.repeated} images are there more than once.")
-    if not checked.duplicates and not checked.repeated:
+    for split, groups in checked.repeated.items():
+        if groups:
+            more = "; ..." if len(groups) > PAIRS else ""
+            listed = "; ".join(" = ".join(_few(names)) for names in groups[:PAIRS])
+            count = sum(len(names) - 1 for names in groups)
+            say(f"Duplicates within {split}, {count} too many: {listed}{more}")
+    if not checked.duplicates and not any(checked.repeated.values()):
         say("No duplicates.")
     for suggestion in checked.suggestions:
         say(f"Suggested: {suggestion}.")
@@ -48,6 +52,10 @@ def check_data(data: str, reading: Reading = Reading(), sheet: str | None = None
         make_folder(Path(sheet).parent)
         write_atomic(Path(sheet), contact_sheet(source.train, source.class_names))
         say(f"Contact sheet: {sheet}")
+
+
+def _few(names: list[str]) -> list[str]:
+    return names if len(names) <= PAIRS else [*names[:PAIRS], f"{len(names) - PAIRS} more"]
 
 
 def _table(checked: Checked) -> Table:

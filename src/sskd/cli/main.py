@@ -77,7 +77,8 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         parser = getattr(ex, "subcommand_parser", None) or self
         text = " ".join(message.split())
         if text.startswith("the following arguments are required"):
-            text = re.sub(rf"\b({'|'.join(COMMANDS)})\.", "--", text)
+            said, _, names = text.partition(": ")  # named COMMAND.OPTION, or COMMAND.SUBCOMMAND.OPTION
+            text = f"{said}: {', '.join('--' + name.rpartition('.')[2] for name in names.split(', '))}"
         if text.startswith('expected "subcommand" to be one of'):  # the parser names the first few
             text = f"say which command: {', '.join(COMMANDS)}"
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]+)", text):

@@ -1,5 +1,6 @@
 """Data sets: `load_source` finds one by name or place; a family is one file and one entry of `SOURCES`."""
 
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import torch
 
 from sskd.data import digits, folder, hub, parquet, published, shards
 from sskd.data.classes import only
+from sskd.data.image_files import direct_images, has_images, is_hidden, printable, shortened, subfolders
+from sskd.data.in_memory import PREFIX
+from sskd.data.layout import EXPECTED
 from sskd.data.source import Source
 from sskd.data.streams import Stream
 from sskd.data.subsets import describe_classes
-from sskd.errors import UserError, unknown
+from sskd.errors import UserError
 from sskd.reading import Reading
 
 SOURCES: dict[str, Callable[[str | None, Reading], Source]] = {
@@ -25,6 +29,14 @@ SOURCES: dict[str, Callable[[str | None, Reading], Source]] = {
     "shards": shards.load,
     "hub": hub.load,
 }
+_COLUMNS = ("image", "label", "train", "test")
+NAMED: dict[str, tuple[str, ...]] = {
+    "folder": ("train", "test"),
+    "parquet": _COLUMNS,
+    "shards": _COLUMNS,
+    "hub": (*_COLUMNS, "stream"),
+}
+"""What of `Reading` names a part of a data set, and the families that have such parts."""
 
 
 def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B008  # frozen
@@ -32,18 +44,30 @@ def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B00
 
     Raises `UserError` if there is no such data set, if it cannot be read, or if a class has no training image.
     """
+    if not spec.strip():
+        raise UserError("data is empty. Name a data set (`sskd list data`) or a folder.")
     family, _, path = spec.partition(":")
+    if family == PREFIX:
+        raise UserError(
+            f"{spec} was handed over in Python and is stored nowhere. Hand it over again, or name other data."
+        )
     if family in SOURCES:
-        source = SOURCES[family](path or None, reading)
-    elif "/" in family or Path(spec).is_dir():
-        if not Path(spec).expanduser().is_dir():
-            raise UserError(
-                f"There is no folder {spec}; expected a folder of class folders, of parquet files or of tar shards, or "
-                f"FAMILY:PATH with one of {', '.join(SOURCES)}."
-            )
-        source = SOURCES[_family_of(Path(spec).expanduser())](spec, reading)
+        place = path or None
     else:
-        raise unknown("data set", family, SOURCES)
+        family, place = _family_of(spec), spec
+    for name in (*_COLUMNS, "stream"):
+        if getattr(reading, name) not in (None, False) and name not in NAMED.get(family, ()):
+            families = ", ".join(one for one, names in NAMED.items() if name in names)
+            raise UserError(f"--reading.{name} is for {families}; {spec} is read as {family}. Leave it out.")
+    return checked(SOURCES[family](place, reading), reading)
+
+
+def checked(source: Source, reading: Reading) -> Source:
+    """The classes that `reading` asks for.
+
+    Raises:
+        UserError: a class without training images, or one that is not there.
+    """
     if reading.classes is not None:
         source = only(source, reading.classes)
     if isinstance(source.train, Stream):
@@ -58,14 +82,53 @@ def load_source(spec: str, reading: Reading = Reading()) -> Source:  # noqa: B00
     return source
 
 
-def _family_of(place: Path) -> str:
-    """Parquet files, tar shards, or class folders."""
-    if any(place.glob("*.tar")):
-        return "shards"
-    if any(place.glob("*.parquet")) or any(place.glob("data/*.parquet")) or not any(_folders(place)):
-        return "parquet"
-    return "folder"
+def _family_of(spec: str) -> str:
+    """Parquet files, tar shards, or class folders.
+
+    Raises:
+        UserError: no such folder, nothing of these in it, or several.
+    """
+    place = Path(spec).expanduser()
+    if not place.is_dir():
+        raise UserError(_no_such(spec, place))
+
+    def files(pattern: str) -> list[str]:
+        return [file.name for file in sorted(place.glob(pattern)) if file.is_file() and not is_hidden(file.name)]
+
+    tars, tables = files("*.tar"), files("*.parquet") or files("data/*.parquet")
+    folders = [one.name for one in subfolders(place) if has_images(one)] if tars or tables else []
+    kinds = {"shards": tars, "parquet": tables, "folder": folders}
+    there = {family: names for family, names in kinds.items() if names}
+    if len(there) > 1:
+        content = " and ".join(shortened([printable(name) for name in names]) for names in there.values())
+        options = " or ".join(f"--data {family}:{printable(spec)}" for family in there)
+        raise UserError(f"{printable(spec)} holds {content}, each of which may be the data. Say which: {options}.")
+    if there:
+        return next(iter(there))
+    if subfolders(place) or direct_images(place):
+        return "folder"
+    raise UserError(
+        f"{printable(spec)} holds no images, no parquet files and no tar shards; expected {EXPECTED}, or "
+        "train-*.parquet or train-*.tar files, with test files beside them."
+    )
 
 
-def _folders(place: Path) -> list[Path]:
-    return [inner for inner in place.iterdir() if inner.is_dir()] if place.is_dir() else []
+def _no_such(spec: str, place: Path) -> str:
+    """What is wrong with a place that is no folder, with the nearest names."""
+    if place.exists():
+        return f"{printable(spec)} is a file; expected a folder of class folders, of parquet files or of tar shards."
+    parent = place.parent
+    there = [one.name for one in subfolders(parent)] if parent.is_dir() else []
+    near = [str(parent / name) for name in difflib.get_close_matches(place.name, there, cutoff=0.6)]
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    family = spec.partition(":")[0]
+    if "/" in family:
+        return (
+            f"There is no folder {printable(spec)}; expected a folder of class folders, of parquet files or of tar "
+            f"shards, or FAMILY:PATH with one of {', '.join(SOURCES)}.{hint}"
+        )
+    near = [*difflib.get_close_matches(family, SOURCES, n=3, cutoff=0.5), *near]
+    hint = (
+        f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"Known: {', '.join(sorted(SOURCES))}."
+    )
+    return f"There is no data set named {family!r}, and no folder {printable(spec)} here. {hint}"

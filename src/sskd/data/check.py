@@ -10,10 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from sskd.data import load_source
-from sskd.data.decode import reduced
+from sskd.data.decode import reduced, stated_mode
 from sskd.data.images import Images
 from sskd.data.prepare import PHOTOGRAPH, SMALL
 from sskd.data.source import Indexed, Source
+from sskd.errors import UserError
 from sskd.reading import Reading
 
 FEW = 20  # training images of a class, below which a validation split costs more than it tells
@@ -28,7 +29,7 @@ class Checked:
     counts: dict[str, list[int]]  # by split, images of each class
     sizes: list[tuple[int, int]]  # height and width of every image that can be read
     duplicates: dict[str, list[tuple[str, str]]]  # by pair of splits, the names of images with the same content
-    repeated: int  # images that are there twice within a split
+    repeated: dict[str, list[list[str]]]  # by split, the names of images with the same content
     modes: dict[str, int]  # of encoded images, as their files state them
     suggestions: list[str]
 
@@ -39,7 +40,9 @@ def check(spec: str, reading: Reading) -> Checked:
     Raises:
         UserError: there is no such data set, or it cannot be used at all.
     """
-    source = load_source(spec, replace(reading, unreadable="skip", stream=False))
+    if reading.stream:
+        raise UserError("data check looks at every image, so there is nothing to stream. Leave --reading.stream out.")
+    source = load_source(spec, replace(reading, unreadable="skip"))
     splits = {"train": source.train, "validation": source.validation, "test": source.test}
     there = {name: images for name, images in splits.items() if isinstance(images, Indexed)}  # no stream was asked for
     classes = len(source.class_names)
@@ -53,9 +56,12 @@ def check(spec: str, reading: Reading) -> Checked:
             if common:
                 pairs = ((content[one][key][0], content[other][key][0]) for key in common)
                 duplicates[f"{one} and {other}"] = sorted(
-                    (_name(there[one], first), _name(there[other], second)) for first, second in pairs
+                    (there[one].name(first), there[other].name(second)) for first, second in pairs
                 )
-    repeated = sum(len(found) - 1 for split in content.values() for found in split.values())
+    repeated = {
+        name: [[images.name(i) for i in found] for found in content[name].values() if len(found) > 1]
+        for name, images in there.items()
+    }
     sizes = [size for images in there.values() for size in _sizes(images)]
     modes = Counter(mode for images in there.values() for mode in _modes(images))
     suggestions = _suggestions(source, counts, sizes, bool(duplicates))
@@ -74,10 +80,6 @@ def _contents(images: Indexed) -> dict[bytes, list[int]]:
     return found
 
 
-def _name(images: Indexed, position: int) -> str:
-    return f"image {position}" if isinstance(images, Images) else images.reader.name(int(images.place[position]))
-
-
 def _sizes(images: Indexed) -> list[tuple[int, int]]:
     if isinstance(images, Images):
         height, width = images.pixels.shape[-2:]
@@ -89,8 +91,7 @@ def _sizes(images: Indexed) -> list[tuple[int, int]]:
 def _modes(images: Indexed) -> list[str]:
     if isinstance(images, Images):
         return []
-    encoded = (images.reader.read(int(place)) or b"" for place in images.place)
-    return [Image.open(io.BytesIO(data)).mode for data in encoded]
+    return [stated_mode(images.reader.read(int(place)), images.max_pixels) for place in images.place]
 
 
 def _suggestions(

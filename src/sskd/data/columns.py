@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -16,21 +16,29 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from sskd.data.labels import label_text, numbered_names, refuse_labels
 from sskd.errors import UserError, unknown
 from sskd.reading import Reading
+from sskd.validation import convert
 
+EXPANDED = 256 << 20  # bytes that a file may always take in memory, however small it is
+ROWS_AT_ONCE = 1024
 IMAGE_COLUMNS = ("img", "image")  # taken by name where the schema does not say what a column is
 LABEL_COLUMNS = ("fine_label", "label", "labels")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a file keeps its images and labels, and the class names if its schema states them."""
+    """Where a file keeps its images and labels, and the class names if its schema states them.
+
+    `others` are columns that could have been the labels.
+    """
 
     image: str
     label: str
     label_kind: Literal["numbers", "texts"]
     names: tuple[str, ...] | None
+    others: tuple[str, ...] = field(default=(), compare=False)
 
 
 @contextmanager
@@ -74,11 +82,16 @@ def _guess_columns(file: Path, reading: Reading) -> Columns:
     """Find the image and label columns from the schema's `huggingface` metadata, else from their names."""
     with damage_named(file), pq.ParquetFile(file) as parquet:
         schema = parquet.schema_arrow
-    stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features: dict[str, Any] = stated.get("info", {}).get("features") or {}
+    features = _features(schema, file)
     types = {column: (features.get(column) or {}) for column in schema.names}
     images = [column for column, feature in types.items() if _is(feature, "Image")]
-    classes = {c: tuple(f["names"]) for c, f in types.items() if _is(f, "ClassLabel") and "names" in f}
+    stated = {column: feature["names"] for column, feature in types.items() if _is(feature, "ClassLabel", "names")}
+    classes = {
+        column: _checked_names(
+            convert(names, tuple[str, ...], f"{file}, names of the classes in {column}"), column, file
+        )
+        for column, names in stated.items()
+    }
     for asked in (reading.image, reading.label):
         if asked is not None and asked not in types:
             raise unknown(f"column of {file}", asked, types)
@@ -99,7 +112,30 @@ def _guess_columns(file: Path, reading: Reading) -> Columns:
             f"{file} has no {'label' if image else 'image'} column among {', '.join(schema.names)}. "
             f"Name the images {' or '.join(IMAGE_COLUMNS)} and the labels {' or '.join(LABEL_COLUMNS)}."
         )
-    return Columns(image, label, _label_kind(schema, label, file), classes.get(label))
+    others = tuple(column for column in classes or _present(LABEL_COLUMNS, schema.names) if column != label)
+    return Columns(image, label, _label_kind(schema, label, file), classes.get(label), others)
+
+
+def _features(schema: Any, file: Path) -> dict[str, Any]:
+    """What the schema's metadata says of the columns, as the package datasets writes it."""
+    where = f"{file}, its metadata named huggingface"
+    advice = "Write the file anew with the package datasets, or without that metadata."
+    try:
+        stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError) as error:
+        why = "is nested too deeply" if isinstance(error, RecursionError) else f"is no JSON ({error})"
+        raise UserError(f"{where} {why}. {advice}") from error
+    info = convert(stated, dict[str, Any], where, advice).get("info")
+    features = convert(info or {}, dict[str, Any], f"{where}, info", advice).get("features")
+    return convert(features or {}, dict[str, Any], f"{where}, info.features", advice)
+
+
+def _checked_names(names: tuple[str, ...], column: str, file: Path) -> tuple[str, ...]:
+    for i, name in enumerate(names):
+        if not name.strip() or name in names[:i]:
+            what = "twice" if name.strip() else "without a name"
+            raise UserError(f"{file} has a class {what} in {column}: {name!r}, number {i}. Correct its class names.")
+    return names
 
 
 def _label_kind(schema: Any, label: str, file: Path) -> Literal["numbers", "texts"]:
@@ -112,26 +148,59 @@ def _label_kind(schema: Any, label: str, file: Path) -> Literal["numbers", "text
     raise UserError(f"The label column {label} of {file} holds {stored}; expected integers from 0 or names of classes.")
 
 
-def _is(feature: object, kind: str) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") == kind
+def _is(feature: object, kind: str, having: str = "_type") -> bool:
+    return isinstance(feature, dict) and feature.get("_type") == kind and having in feature
+
+
+def _present(preferred: Sequence[str], present: Sequence[str]) -> list[str]:
+    return [column for column in preferred if column in present]
 
 
 def _first(preferred: Sequence[str], present: Any) -> str | None:
     return next((column for column in preferred if column in present), None)
 
 
-def read_column(file: Path, column: str) -> Any:
-    """One column of a file, as a pyarrow ChunkedArray."""
+def read_column(file: Path, column: str, reading: Reading) -> Any:
+    """One column of a file, as a pyarrow ChunkedArray.
+
+    Raises:
+        UserError: the file is damaged, or takes far more memory than its size says; see `Reading.max_expansion`.
+    """
+    most = max(EXPANDED, int(reading.max_expansion * file.stat().st_size))
     with damage_named(file), pq.ParquetFile(file) as parquet:
-        values = parquet.read(columns=[column]).column(0)
+        stated = _stated_size(parquet, column)
+        _refuse_expansion(file, stated, most)
+        parts, size = [], 0
+        # A value may be stored once for many rows, so each row may become as large as all that is stored.
+        for batch in parquet.iter_batches(min(max(most // max(stated, 1), 1), ROWS_AT_ONCE), columns=[column]):
+            size += batch.nbytes
+            _refuse_expansion(file, size, most)
+            parts.append(batch.column(0))
+        values = pa.chunked_array(parts, parquet.schema_arrow.field(column).type)
     return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
+def _stated_size(parquet: Any, column: str) -> int:
+    """Bytes of a column, unpacked, as the file states them; a struct is several columns there."""
+    groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+    stored = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sum(part.total_uncompressed_size for part in stored if part.path_in_schema.split(".")[0] == column)
+
+
+def _refuse_expansion(file: Path, size: int, most: int) -> None:
+    if size > most:
+        raise UserError(
+            f"{file} has {file.stat().st_size:,} bytes and would take {size:,} or more in memory; encoded images "
+            f"hardly shrink, so it holds something else, or was made to fill the memory. At most {most:,} are read; "
+            "--reading.max_expansion allows more."
+        )
+
+
 def read_labels(
-    train_files: Sequence[Path], test_files: Sequence[Path], columns: Columns
+    train_files: Sequence[Path], test_files: Sequence[Path], columns: Columns, reading: Reading
 ) -> tuple[Int64[Tensor, "N"], Int64[Tensor, "M"], tuple[str, ...]]:
     """Training and test labels as class numbers, and the class names."""
-    stored = {file: read_column(file, columns.label) for file in (*train_files, *test_files)}
+    stored = {file: read_column(file, columns.label, reading) for file in (*train_files, *test_files)}
     for split, files in (("train", train_files), ("test", test_files)):
         if not any(len(stored[file]) for file in files):
             raise UserError(f"The {split} split in {files[0].parent} holds no images.")
@@ -142,6 +211,8 @@ def read_labels(
                 f"{file} has no label in row {row} (from 0) of its column {columns.label}, nor in "
                 f"{labels.null_count - 1} other rows. Label these images or leave them out."
             )
+        if columns.label_kind == "texts":
+            _refuse_odd_texts(labels, f"{file}, column {columns.label}")
     names = columns.names or _infer_names([stored[file] for file in train_files], columns)
     train, test = (
         torch.cat([_number_labels(stored[file], names, file, columns) for file in files])
@@ -150,19 +221,25 @@ def read_labels(
     return train, test, names
 
 
+def _refuse_odd_texts(labels: Any, where: str) -> None:
+    """Refuse texts that are empty, or lists written as text."""
+    odd = dict[str, str]()
+    for text in labels.unique().to_pylist():
+        try:
+            label_text(text)
+        except ValueError as error:
+            odd[text] = str(error)
+    if odd:
+        rows = [(f"row {row} from 0", odd[text]) for row, text in enumerate(labels.to_pylist()) if text in odd]
+        refuse_labels(rows, len(labels), where)
+
+
 def _infer_names(train_labels: Sequence[Any], columns: Columns) -> tuple[str, ...]:
     """The class names where the schema states none: the sorted texts, or "0" to "C-1"."""
     if columns.label_kind == "texts":
         return tuple(sorted({text for labels in train_labels for text in labels.unique().to_pylist()}))
     last = max(pc.max(labels).as_py() for labels in train_labels if len(labels))
-    if last >= (
-        images := sum(map(len, train_labels))
-    ):  # also keeps a column of identifiers from becoming a billion classes
-        raise UserError(
-            f"The labels in {columns.label} go up to {last}, but there are only {images} training images. "
-            "Without class names in the file, labels must number the classes 0..C-1."
-        )
-    return tuple(map(str, range(last + 1)))
+    return numbered_names(last, sum(map(len, train_labels)), f"The label column {columns.label}", "")
 
 
 def _number_labels(labels: Any, names: tuple[str, ...], file: Path, columns: Columns) -> Int64[Tensor, "n"]:

@@ -1,52 +1,102 @@
 """Encoded images made into pixels, whatever their mode."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-Image.MAX_IMAGE_PIXELS = None  # people's photographs; a bomb would need a data set of one's own
+from sskd.reading import MAX_PIXELS
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound is no option; `_opened` checks the one that the user can raise
+# What Pillow may take an image for, whatever its name says. Left out are kinds that run other programs (EPS) and stubs.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "ICO", "PCX", "SGI"),
+    *(("AVIF",) if find_spec("PIL._avif") else ()),
+    "TGA",  # last: it has no signature
+)
 ORIENTATION, SIDEWAYS = 0x0112, 5  # EXIF; from 5 on height and width change places
 GREY = ("L", "1", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
 
-def open_image(data: bytes | None) -> Image.Image:
-    """The image, turned upright, in mode L if it is grey and RGB otherwise.
+def open_image(data: bytes | None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image, turned upright, in mode L if it is grey and RGB otherwise; see `upright`.
+
+    Raises:
+        ValueError: there are no bytes, more than `max_pixels` pixels, or values that have no known range (mode F).
+        Exception: whatever the decoder runs into, from OSError to SyntaxError.
+    """
+    with _opened(data, max_pixels) as image:
+        image.load()
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A decoded image in mode L if it is grey and RGB otherwise, turned as its EXIF says.
 
     CMYK and palettes become RGB, transparent parts white, more than 8 bits a channel are scaled to 8.
 
     Raises:
-        ValueError: there are no bytes, or values that have no known range (mode F).
-        Exception: whatever the decoder runs into, from OSError to SyntaxError.
+        ValueError: its values have no known range (mode F).
     """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its values are floating-point numbers of no known range")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        image = Image.alpha_composite(white, coloured).convert("L" if image.mode in GREY else "RGB")
+    return image.convert("L" if image.mode in GREY else "RGB")
+
+
+@contextmanager
+def _opened(data: bytes | None, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read, and nothing decoded."""
     if data is None:
         raise ValueError("it holds no bytes")
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F":
-        raise ValueError("its values are floating-point numbers of no known range")
-    if upright.mode.startswith("I"):
-        return Image.fromarray((np.asarray(upright, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-    if upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info:
-        coloured = upright.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        upright = Image.alpha_composite(white, coloured).convert("L" if upright.mode in GREY else "RGB")
-    return upright.convert("L" if upright.mode in GREY else "RGB")
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ValueError(
+                f"it has {height:,}x{width:,} pixels, more than {max_pixels:,} in all (--reading.max_pixels)"
+            )
+        yield image
 
 
-def header(data: bytes | None) -> tuple[tuple[int, int], bool]:
-    """Height and width, upright, and whether the image is grey, from its header alone.
+def header(data: bytes | None, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], bool]:
+    """Height and width, upright, and whether the image is grey, from its header; Pillow decodes a PNG for its EXIF.
+
+    Raises:
+        ValueError: it has more than `max_pixels` pixels.
+        Exception: whatever the decoder runs into.
+    """
+    with _opened(data, max_pixels) as image:
+        turned = image.getexif().get(ORIENTATION, 1) >= SIDEWAYS
+        return (image.size if turned else image.size[::-1]), image.mode in GREY
+
+
+def stated_mode(data: bytes | None, max_pixels: int) -> str:
+    """The mode that the image's header states: RGB, L, P, CMYK ...
 
     Raises:
         Exception: whatever the decoder runs into.
     """
-    with Image.open(io.BytesIO(data or b"")) as image:
-        turned = image.getexif().get(ORIENTATION, 1) >= SIDEWAYS
-        return (image.size if turned else image.size[::-1]), image.mode in GREY
+    with _opened(data, max_pixels) as image:
+        return image.mode
+
+
+def why_undecoded(error: Exception) -> str:
+    """What a decoder's error says, for messages; some say nothing."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known kind"
+    return str(error) or f"{type(error).__name__}, without a reason"
 
 
 def to_pixels(image: Image.Image, channels: int) -> UInt8[Tensor, "channels H W"]:

@@ -63,10 +63,10 @@ def settle(encoded: Encoded, reading: Reading) -> Source:
     for name, split in splits.items():
         if not len(split.labels):
             raise UserError(f"The {name} split of {encoded.name} holds no images.")
-    looks = [look for split in splits.values() for look in _look(split)]
+    looks = [look for split in splits.values() for look in _look(split, reading.max_pixels)]
     channels = 1 if looks and all(grey for _, grey in looks) else 3
     sets: dict[str, Indexed] = {
-        name: Pictures(split.reader, torch.arange(len(split.labels)), split.labels, channels)
+        name: Pictures(split.reader, torch.arange(len(split.labels)), split.labels, channels, reading.max_pixels)
         for name, split in splits.items()
     }
     notes = encoded.notes
@@ -75,28 +75,37 @@ def settle(encoded: Encoded, reading: Reading) -> Source:
     sizes = {size for size, _ in looks}
     if len(sizes) == 1 and max(next(iter(sizes))) <= IN_MEMORY:
         sets = _decoded(sets, next(iter(sizes)), reading, encoded.name)
+    return made(encoded.name, encoded.class_names, sets, reading, notes, encoded.published)
+
+
+def made(
+    name: str,
+    class_names: tuple[str, ...],
+    sets: dict[str, Indexed],
+    reading: Reading,
+    notes: tuple[str, ...],
+    published: Published | None = None,
+) -> Source:
+    """A source of sets of images, by split; without a test split one is cut off."""
     if "test" not in sets:
-        sets, notes = _with_test(sets, encoded.class_names, reading, notes)
-    published = encoded.published
+        sets, notes = _with_test(sets, class_names, reading, notes)
     train = sets["train"]
     if isinstance(train, Images):
         known = published is not None and tuple(train.pixels.shape[1:]) == published.shape
         mean, std = (published.mean, published.std) if known and published else channel_statistics(train.pixels)
     else:
-        known, (mean, std) = published is not None, PHOTOGRAPHS[channels]
-    return Source(
-        encoded.name, encoded.class_names, train, sets["test"], mean, std, sets.get("validation"), notes, known
-    )
+        known, (mean, std) = published is not None, PHOTOGRAPHS[train.channels]
+    return Source(name, class_names, train, sets["test"], mean, std, sets.get("validation"), notes, known)
 
 
-def _look(split: Split) -> list[tuple[tuple[int, int], bool]]:
+def _look(split: Split, max_pixels: int) -> list[tuple[tuple[int, int], bool]]:
     """Size and greyness of images, from their headers: of all, or of some that are evenly spaced."""
     count = len(split.labels)
     chosen = range(0, count, -(-count // LOOKED_AT)) if count > 50 * LOOKED_AT else range(count)
 
     def look(i: int) -> tuple[tuple[int, int], bool] | None:
         try:
-            return header(split.reader.read(i))
+            return header(split.reader.read(i), max_pixels)
         except Exception:  # told when it is to be decoded
             return None
 

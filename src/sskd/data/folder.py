@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from sskd.data.encoded import Encoded, Split, settle
+from sskd.data.image_files import IMAGE_EXTENSIONS, Listing, direct_images, printable, shortened, subfolders
+from sskd.data.labels import name_notes
+from sskd.data.layout import EXPECTED, Layout, find_layout
 from sskd.data.source import Source
 from sskd.errors import UserError
 from sskd.reading import Reading
-
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-TRAIN = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "dev")
-TEST = ("test", "testing", "eval")
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,11 @@ class Files:
     """Image files: a `Reader`."""
 
     paths: Sequence[str]
+
+    @property
+    def names(self) -> "Files":
+        """See `Reader`."""
+        return self
 
     def read(self, i: int) -> bytes:
         """The file's content."""
@@ -48,68 +51,67 @@ def load(path: str | None, reading: Reading) -> Source:
     root = Path(path).expanduser()
     if not root.is_dir():
         wrong = "is a file" if root.exists() else "does not exist"
-        raise UserError(f"{root} {wrong}; expected a folder of class folders, or of train and test folders of them.")
-    train = _find(root, TRAIN, reading.train)
-    if train is None:
-        _refuse_flat(root)
-        names, split = _split(root, _classes(root))
-        return settle(Encoded(root.resolve().name, names, split, None), reading)
-    validation, test = _find(root, VALIDATION, None), _find(root, TEST, reading.test)
-    if test is None:
-        validation, test = None, validation
-    names, split = _split(train, _classes(train))
-    tests, validations = (None if place is None else _split(place, names)[1] for place in (test, validation))
-    places = ", ".join(f"{kind} {place.name}" for kind, place in (("test", test), ("validation", validation)) if place)
-    note = f"{root.name}: training images in {train.name}" + (f", {places}." if places else ".")
-    return settle(Encoded(root.resolve().name, names, split, tests, validations, (note,)), reading)
-
-
-def _find(root: Path, names: Sequence[str], asked: str | None) -> Path | None:
-    if asked is not None and not (root / asked).is_dir():
-        there = ", ".join(sorted(place.name for place in root.iterdir() if place.is_dir()))
-        raise UserError(f"{root} has no folder {asked!r}, only {there or 'files'}. Name one of these.")
-    found = [root / name for name in ((asked,) if asked else names) if (root / name).is_dir()]
-    return found[0] if found else None
-
-
-def _refuse_flat(root: Path) -> None:
-    """A folder of images without class folders has no labels."""
-    if not any(place.is_dir() for place in root.iterdir()):
+        raise UserError(f"{printable(str(root))} {wrong}; expected {EXPECTED}.")
+    layout, listing = find_layout(root, reading), Listing(root)
+    names = tuple(folder.name for folder in _class_folders(layout, layout.train))
+    parts = {"train": layout.train, "validation": layout.validation, "test": layout.test}
+    splits = {kind: _split(layout, place, names, listing) for kind, place in parts.items() if place is not None}
+    if len(names) == 1:
+        inner = layout.train / names[0]
         raise UserError(
-            f"{root} holds no folders; expected a folder of images for each class, or train and test folders of them. "
-            "Without labels nothing can be learnt here."
+            f"{printable(str(layout.train))} holds one class folder, {printable(names[0])}; a classifier needs at "
+            f"least 2. If the class folders lie deeper, say --data {printable(str(inner))}."
         )
+    notes = (*_said(root, layout), *layout.notes, *listing.notes(), *name_notes(names, "class folders"))
+    name = printable(root.resolve().name)
+    encoded = Encoded(name, names, splits["train"], splits.get("test"), splits.get("validation"), notes)
+    return settle(encoded, reading)
 
 
-def _classes(place: Path) -> tuple[str, ...]:
-    return tuple(sorted(folder.name for folder in place.iterdir() if folder.is_dir() and not _hidden(folder)))
+def _said(root: Path, layout: Layout) -> list[str]:
+    """What was taken as what, and what was not taken."""
+    places = {"test": layout.test, "validation": layout.validation}
+    others = [f"{kind} {printable(place.name)}" for kind, place in places.items() if place]
+    notes, name = list[str](), printable(root.name or str(root))
+    if layout.train != root or others:
+        train = "the folder itself" if layout.train == root else printable(layout.train.name)
+        notes.append(f"{name}: training images in {train}" + (f", {', '.join(others)}." if others else "."))
+    if layout.left_out:
+        notes.append(f"{name}: folders left out: {shortened([printable(one.name) for one in layout.left_out])}.")
+    for place in filter(None, (layout.train, layout.validation, layout.test)):
+        if images := direct_images(place):
+            notes.append(
+                f"{printable(str(place))}: {len(images):,} images lie in no class folder and are left out, first "
+                f"{printable(images[0].name)}."
+            )
+    return notes
 
 
-def _hidden(place: Path) -> bool:
-    return place.name.startswith((".", "__"))
+def _class_folders(layout: Layout, place: Path) -> list[Path]:
+    """The class folders of a split; the other splits may lie beside those of the training images."""
+    splits = [one for one in (layout.validation, layout.test) if one is not None and place == layout.train]
+    return [one for one in subfolders(place) if not any(split == one or one in split.parents for split in splits)]
 
 
-def _split(place: Path, names: Sequence[str]) -> tuple[tuple[str, ...], Split]:
-    """The class names and the image files in their folders, class by class, each in order of their names."""
-    if strange := sorted(set(_classes(place)) - set(names)):
+def _split(layout: Layout, place: Path, names: Sequence[str], listing: Listing) -> Split:
+    """The image files in the class folders, class by class, each in order of their paths."""
+    folders = {folder.name: folder for folder in _class_folders(layout, place)}
+    if strange := [printable(name) for name in folders if name not in names]:
         raise UserError(
-            f"{place} has the class folders {', '.join(strange[:5])}, which the training images do not have. "
-            "Name the classes alike in all splits."
+            f"{printable(str(place))} has the class folders {shortened(strange)}, which the training images do not "
+            "have. Name the classes alike in all splits."
         )
-    paths, labels, empty = list[str](), list[int](), list[str]()
+    paths, labels = list[str](), list[int]()
     for label, name in enumerate(names):
-        folder = place / name
-        files = sorted(
-            str(file)
-            for file in (folder.rglob("*") if folder.is_dir() else ())
-            if file.suffix.lower() in IMAGES and not _hidden(file)
-        )
-        empty += [] if files else [name]
+        files = listing.images(folders[name]) if name in folders else []
         paths += files
         labels += [label] * len(files)
     if not paths:
+        found = shortened([f"{count:,} {printable(kind)}" for kind, count in listing.other.most_common()])
+        there = f" There are other files: {found}; convert those that are images." if found else ""
         raise UserError(
-            f"There are no images in the class folders of {place} ({', '.join(names[:5]) or 'none'}); looked for files "
-            f"ending in {', '.join(IMAGES)}."
+            f"There are no images in the class folders of {printable(str(place))} "
+            f"({shortened([printable(name) for name in names])}); looked for files ending in "
+            f"{', '.join(IMAGE_EXTENSIONS)}.{there}"
         )
-    return tuple(names), Split(Files(paths), torch.tensor(labels))
+    return Split(Files(paths), torch.tensor(labels))

@@ -1,13 +1,13 @@
 """Image data sets of the Hugging Face hub, by their id: hub:OWNER/NAME. Needs the package datasets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from sskd.data.encoded import PHOTOGRAPHS, Encoded, Split, settle
+from sskd.data.labels import class_numbers, name_notes
+from sskd.data.layout import KINDS, Kind
 from sskd.data.source import Source
 from sskd.data.streams import Sample, Stream
 from sskd.errors import UserError, unknown
@@ -21,8 +21,9 @@ def encoded_bytes(stored: Any) -> bytes | None:
     """An undecoded image: its bytes, or those of its file, since a data set of local files has paths alone."""
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         return None
-    data: bytes = stored["bytes"] or Path(stored["path"]).read_bytes()
-    return data
+    if stored["bytes"] or not stored["path"]:
+        return bytes(stored["bytes"])
+    return Path(stored["path"]).read_bytes() if Path(stored["path"]).is_file() else None  # pipes and devices never end
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class HubRows:
     rows: Any  # a datasets.Dataset whose image column is not decoded
     column: str
     title: str
+
+    @property
+    def names(self) -> "HubRows":
+        """See `Reader`; the rows lie on disk."""
+        return self
 
     def read(self, i: int) -> bytes | None:
         """The encoded image."""
@@ -68,8 +74,27 @@ def load(path: str | None, reading: Reading) -> Source:
             f"The data set {name} cannot be loaded from the hub or its cache: {reason}. With its parquet files in a "
             "folder, say --data parquet:PATH."
         ) from error
+    found = _found(splits, name, reading)
+    return _streamed(found, reading) if reading.stream else _kept(found, reading)
+
+
+def handed_over(splits: Mapping[str, Any], name: str, reading: Reading) -> Source:
+    """Splits that are there as `datasets.Dataset`; a test split is cut off where there is none.
+
+    Raises:
+        UserError: no training split, no image or label column, images without a label.
+    """
+    return _kept(_found(splits, name, reading), reading)
+
+
+def _found(splits: Mapping[str, Any], name: str, reading: Reading) -> "_Found":
+    """The splits and columns, guessed from names and features unless `reading` names them."""
+    import datasets
+
     train = _one(splits, reading.train, ("train",), name)
-    test = _one(splits, reading.test, ("test", "validation", "valid", "val"), name, optional=True)
+    test = _one(splits, reading.test, ("test", "validation"), name, optional=True)
+    if test is train:
+        raise UserError(f"{name} would be trained and tested on one split. Name another: --reading.test SPLIT.")
     features = train.features
     image = reading.image or next((c for c, f in features.items() if isinstance(f, datasets.Image)), None)
     classes = [c for c, f in features.items() if isinstance(f, datasets.ClassLabel)]
@@ -82,11 +107,19 @@ def load(path: str | None, reading: Reading) -> Source:
             )
         if column not in features:
             raise unknown(f"column of {name}", column, features)
+    if not isinstance(features[image], datasets.Image):
+        raise UserError(f"The column {image} of {name} holds no images. Name another: --reading.image COLUMN.")
     if not isinstance(features[label], datasets.ClassLabel):
-        raise UserError(f"The column {label} of {name} is no ClassLabel. Name another: --reading.label COLUMN.")
-    note = f"{name}: images in column {image}, labels in {label}; splits {', '.join(splits)}."
-    found = _Found(name, tuple(features[label].names), str(image), str(label), train, test, note)
-    return _streamed(found, reading) if reading.stream else _kept(found, reading)
+        raise UserError(
+            f"The column {label} of {name} is no ClassLabel. Name another: --reading.label COLUMN; or make it one: "
+            f"dataset.class_encode_column({label!r})."
+        )
+    names = tuple(features[label].names)
+    others = [column for column in classes if column != label]
+    note = f"{name}: images in column {image}, labels in {label}"
+    note += f" (not {', '.join(others)})" if others else ""
+    notes = (f"{note}; splits {', '.join(splits)}.", *name_notes(names, "labels"))
+    return _Found(name, names, str(image), str(label), train, test, reading.max_pixels, notes)
 
 
 class _Found(NamedTuple):
@@ -98,8 +131,8 @@ class _Found(NamedTuple):
     label: str
     train: Any
     test: Any
-
-    note: str
+    max_pixels: int
+    notes: tuple[str, ...]
 
     def plain(self, rows: Any) -> Any:
         """The two columns, images still encoded."""
@@ -113,10 +146,10 @@ def _kept(found: _Found, reading: Reading) -> Source:
     for title, rows in (("train", found.train), ("test", found.test)):
         if rows is not None:
             plain = found.plain(rows)
-            labels = torch.tensor(list(plain[found.label]))
+            labels = class_numbers(plain[found.label], found.class_names, f"{found.name}, {title} split")
             made.append(Split(HubRows(plain, found.image, f"{found.name} {title}"), labels))
     test = made[1] if found.test is not None else None
-    encoded = Encoded(found.name.replace("/", "-"), found.class_names, made[0], test, notes=(found.note,))
+    encoded = Encoded(found.name.replace("/", "-"), found.class_names, made[0], test, notes=found.notes)
     return settle(encoded, reading)
 
 
@@ -129,7 +162,9 @@ def _streamed(found: _Found, reading: Reading) -> Source:
     )
     mean, std = PHOTOGRAPHS[3]
     name = found.name.replace("/", "-")
-    return Source(name, found.class_names, train, test, mean, std, notes=(f"{found.note} Read as a stream.",))
+    return Source(
+        name, found.class_names, train, test, mean, std, notes=(f"{found.notes[0]} Read as a stream.", *found.notes[1:])
+    )
 
 
 def _stream(found: _Found, rows: Any, title: str, epoch_images: int | None) -> Stream:
@@ -142,16 +177,21 @@ def _stream(found: _Found, rows: Any, title: str, epoch_images: int | None) -> S
     def samples(seed: int | None, first: int) -> Iterator[Sample]:
         shuffled = plain if seed is None else plain.shuffle(seed=seed, buffer_size=BUFFER)
         for row in shuffled.skip(first):
-            yield encoded_bytes(row[found.image]), int(row[found.label])
+            if not isinstance(label := row[found.label], int) or not 0 <= label < len(found.class_names):
+                raise UserError(
+                    f"{found.name} has an image without a label in its {title} stream: {label!r} in {found.label}. "
+                    "Name another column or split, or leave --reading.stream out."
+                )
+            yield encoded_bytes(row[found.image]), label
 
     identity = f"{found.name} {title} {rows.info.version} {rows.info.dataset_size}"
-    return Stream(samples, int(size), identity, counted=bool(epoch_images or stated))
+    return Stream(samples, int(size), identity, counted=bool(epoch_images or stated), max_pixels=found.max_pixels)
 
 
-def _one(splits: Any, asked: str | None, usual: tuple[str, ...], name: str, optional: bool = False) -> Any:
+def _one(splits: Any, asked: str | None, usual: tuple[Kind, ...], name: str, optional: bool = False) -> Any:
     if asked is not None and asked not in splits:
         raise unknown(f"split of {name}", asked, splits)
-    found = [asked] if asked else [split for split in usual if split in splits]
+    found = [asked] if asked else [split for kind in usual for split in splits if KINDS.get(split.lower()) == kind]
     if not found and not optional:
         raise UserError(f"{name} has no training split, only {', '.join(splits)}. Name one: --reading.train SPLIT.")
     return splits[found[0]] if found else None

@@ -2,13 +2,23 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sskd.data.image_files import printable
 from sskd.errors import UserError
+
+
+class Names(Protocol):
+    """Says where images came from."""
+
+    def name(self, i: int) -> str:
+        """Where image number `i` lies, for messages."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -17,6 +27,8 @@ class Images:
 
     pixels: UInt8[Tensor, "N C H W"]
     labels: Int64[Tensor, "N"]
+    names: Names | None = None  # where there are any
+    place: Int64[Tensor, "N"] | None = None  # numbers for `names`
 
     def __post_init__(self) -> None:
         if len(self.pixels) != len(self.labels):
@@ -32,14 +44,21 @@ class Images:
 
     def take(self, index: Int64[Tensor, "K"]) -> "Images":
         """The images at these positions, in this order."""
-        return Images(self.pixels[index], self.labels[index])
+        place = None if self.place is None else self.place[index]
+        return Images(self.pixels[index], self.labels[index], self.names, place)
+
+    def name(self, position: int) -> str:
+        """Where the image at this position came from, for messages; its position where that is not known."""
+        if self.names is None or self.place is None:
+            return f"image {position}"
+        return printable(self.names.name(int(self.place[position])))
 
     def reduced(self, side: int) -> "Images":
         """Larger squares reduced to `side` pixels, antialiased; others as they are."""
         if min(self.pixels.shape[-2:]) <= side:
             return self
         parts = [_resized(part, side) for part in torch.split(self.pixels, 1024)]
-        return Images(torch.cat(parts), self.labels)
+        return replace(self, pixels=torch.cat(parts))
 
     def fingerprint(self) -> str:
         """SHA-256 over shape, pixels and labels: two equal values mean the same training data."""

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 
 from sskd.data.columns import agreed_columns, read_column, read_labels
 from sskd.data.encoded import Encoded, Published, Split, settle
+from sskd.data.image_files import is_hidden, printable, shortened
+from sskd.data.labels import name_notes
 from sskd.data.source import Source
 from sskd.errors import UserError
 from sskd.reading import Reading
@@ -22,30 +24,47 @@ _EXPECTED = "train-*.parquet or train.parquet, and likewise test (or validation)
 
 
 @dataclass(frozen=True)
+class RowNames:
+    """Which row of which file an image is."""
+
+    files: Sequence[tuple[str, int]]  # with their numbers of rows
+
+    def find(self, i: int) -> tuple[int, int]:
+        """The file's number, and the row in it, of a row counted through all files."""
+        ends = list(accumulate(rows for _, rows in self.files))
+        file = bisect_right(ends, i)
+        return file, i - (ends[file - 1] if file else 0)
+
+    def name(self, i: int) -> str:
+        """Row and file."""
+        file, row = self.find(i)
+        return f"row {row} (from 0) of {self.files[file][0]}"
+
+
+@dataclass(frozen=True)
 class Rows:
     """Encoded images in columns of files: a `Reader`."""
 
     columns: Sequence[tuple[str, Any]]  # file, pyarrow column
 
+    @property
+    def names(self) -> RowNames:
+        """See `Reader`."""
+        return RowNames([(file, len(column)) for file, column in self.columns])
+
     def read(self, i: int) -> bytes | None:
         """The bytes in row `i`, counted through all files."""
-        column, row = self._find(i)
+        column, row = self.names.find(i)
         data: bytes | None = self.columns[column][1][row].as_py()
         return data
 
     def name(self, i: int) -> str:
         """Row and file."""
-        column, row = self._find(i)
-        return f"row {row} (from 0) of {self.columns[column][0]}"
+        return self.names.name(i)
 
     def identity(self, i: int) -> str:
         """File, row and length."""
         return f"{self.name(i)} {len(self.read(i) or b'')}"
-
-    def _find(self, i: int) -> tuple[int, int]:
-        ends = list(accumulate(len(column) for _, column in self.columns))
-        column = bisect_right(ends, i)
-        return column, i - (ends[column - 1] if column else 0)
 
 
 def load(path: str | None, reading: Reading) -> Source:
@@ -57,23 +76,29 @@ def load(path: str | None, reading: Reading) -> Source:
     if path is None:
         raise UserError("The data set family parquet needs a folder: say parquet:PATH.")
     folder = Path(path).expanduser()
-    name = folder.resolve().name
-    train_files, test_files = _find_splits(folder, reading)
+    name = printable(folder.resolve().name)
+    train_files, test_files, unused = _find_splits(folder, reading)
     columns = agreed_columns([*train_files, *test_files], reading)
     # labels first: they are read in no time, and what is wrong with them should not wait for the images
-    train_labels, test_labels, class_names = read_labels(train_files, test_files, columns)
+    train_labels, test_labels, class_names = read_labels(train_files, test_files, columns, reading)
     train, test = (
-        Split(Rows([(str(file), _encoded(file, columns.image)) for file in files]), labels)
+        Split(Rows([(str(file), _encoded(file, columns.image, reading)) for file in files]), labels)
         for files, labels in ((train_files, train_labels), (test_files, test_labels))
     )
-    note = f"{name}: images in column {columns.image}, labels in {columns.label}; tested on {test_files[0].name}."
+    note = f"{name}: images in column {columns.image}, labels in {columns.label}"
+    note += f" (not {', '.join(columns.others)})" if columns.others else ""
+    note += f"; tested on {test_files[0].name}"
+    note += f"; not used: {shortened([file.name for file in unused])}." if unused else "."
     published = CIFAR100 if (columns.label, len(class_names)) == ("fine_label", 100) else None
-    return settle(Encoded(name, class_names, train, test, notes=(note,), published=published), reading)
+    return settle(
+        Encoded(name, class_names, train, test, notes=(note, *name_notes(class_names, "labels")), published=published),
+        reading,
+    )
 
 
-def _encoded(file: Path, column: str) -> Any:
+def _encoded(file: Path, column: str, reading: Reading) -> Any:
     """The column's encoded images, as pyarrow binary."""
-    encoded = read_column(file, column)
+    encoded = read_column(file, column, reading)
     if pa.types.is_struct(encoded.type) and encoded.type.get_field_index("bytes") >= 0:
         encoded = pc.struct_field(encoded, "bytes")
     if not (pa.types.is_binary(encoded.type) or pa.types.is_large_binary(encoded.type)):
@@ -84,28 +109,31 @@ def _encoded(file: Path, column: str) -> Any:
     return encoded
 
 
-def _find_splits(folder: Path, reading: Reading) -> tuple[list[Path], list[Path]]:
-    """The training and the test files of a folder, each in order of their names; without test files none."""
+def _find_splits(folder: Path, reading: Reading) -> tuple[list[Path], list[Path], list[Path]]:
+    """The training files of a folder, the test files, and those that are neither, each in order of their names."""
     if not folder.is_dir():
         wrong = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {wrong}; expected a folder with {_EXPECTED}.")
-    found = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    there = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    found = [file for file in there if file.is_file() and not is_hidden(file.name)]
     if not found:
         raise UserError(f"There are no parquet files in {folder}; looked for {_EXPECTED}.")
 
     def split(pattern: str) -> list[Path]:
-        return [file for file in found if re.fullmatch(rf"{pattern}\.parquet", file.name)]
+        return [file for file in found if re.fullmatch(rf"(?:{pattern})\.parquet", file.name, re.IGNORECASE)]
 
     asked = (reading.train, reading.test)
     train, test = (split(rf"{re.escape(name)}(-.*)?") if name else [] for name in asked)
-    train = train or ([] if reading.train else split(r"train(-.*)?"))
-    test = test or ([] if reading.test else split(r"test(-.*)?") or split(r"valid.*"))
+    train = train or ([] if reading.train else split(r"train(ing)?(-.*)?"))
+    test = test or ([] if reading.test else split(r"test(ing)?(-.*)?") or split(r"val(-.*)?|valid.*"))
     for kind, files in (("training", train), ("test", test)):
         if not files:
             there = ", ".join(file.name for file in found)
             raise UserError(f"{folder} has no {kind} split, only {there}; expected {_EXPECTED}.")
         _check_shards(files)
-    return train, test
+    if common := [file.name for file in train if file in test]:
+        raise UserError(f"{folder}: {shortened(common)} would be training and test images. Name another test split.")
+    return train, test, [file for file in found if file not in train and file not in test]
 
 
 def _check_shards(files: Sequence[Path]) -> None:

@@ -10,13 +10,15 @@ from typing import Protocol
 import PIL
 import torch
 from jaxtyping import Int64
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from sskd.data.decode import open_image, reduced, to_pixels
-from sskd.data.images import Images
+from sskd.data.decode import open_image, reduced, to_pixels, why_undecoded
+from sskd.data.image_files import printable
+from sskd.data.images import Images, Names
 from sskd.data.known import known
 from sskd.errors import UserError
+from sskd.reading import MAX_PIXELS
 
 MANY = 1000  # images, from which on the outcome of their trial is worth keeping
 NAMED = 5  # unreadable images that a message lists before it only counts them
@@ -24,6 +26,11 @@ NAMED = 5  # unreadable images that a message lists before it only counts them
 
 class Reader(Protocol):
     """Where encoded images come from. Workers get a copy, so it must be picklable."""
+
+    @property
+    def names(self) -> Names:
+        """Where the images lie, without the images: what decoded images keep of it."""
+        ...
 
     def read(self, i: int) -> bytes | None:
         """The encoded image number `i`."""
@@ -46,6 +53,7 @@ class Pictures:
     place: Int64[Tensor, "N"]  # numbers for the reader
     labels: Int64[Tensor, "N"]
     channels: int
+    max_pixels: int = MAX_PIXELS  # of an image that is decoded
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,9 +66,13 @@ class Pictures:
         """SHA-256 over the images' identities and labels. Their bytes are not read: there may be very many."""
         digest = hashlib.sha256(repr((len(self), self.channels)).encode())
         for i in self.place.tolist():
-            digest.update(self.reader.identity(i).encode() + b"\0")
+            digest.update(self.reader.identity(i).encode(errors="surrogateescape") + b"\0")  # names need not be UTF-8
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()
+
+    def name(self, position: int) -> str:
+        """Where the image at this position lies, for messages."""
+        return printable(self.reader.name(int(self.place[position])))
 
     def open(self, position: int) -> Image.Image:
         """The image at this position, decoded, in mode L or RGB.
@@ -70,11 +82,9 @@ class Pictures:
         """
         number = int(self.place[position])
         try:
-            return open_image(self.reader.read(number))
-        except UnidentifiedImageError as error:
-            raise UserError(f"{self.reader.name(number)} cannot be decoded: it is no image of a known kind") from error
+            return open_image(self.reader.read(number), self.max_pixels)
         except Exception as error:  # the decoders raise whatever they run into
-            raise UserError(f"{self.reader.name(number)} cannot be decoded: {error}") from error
+            raise UserError(f"{self.name(position)} cannot be decoded: {why_undecoded(error)}") from error
 
     def stored(self, side: int) -> Images:
         """All images in memory, reduced to squares of `side` pixels.
@@ -88,7 +98,7 @@ class Pictures:
             pixels[position] = to_pixels(reduced(self.open(position), side), self.channels)
 
         refuse_unreadable(failures(store, range(len(self))), len(self))
-        return Images(pixels, self.labels)
+        return Images(pixels, self.labels, self.reader.names, self.place)
 
     def as_they_are(self, height: int, width: int) -> Images:
         """All images in memory, which must be of one size.
@@ -101,12 +111,13 @@ class Pictures:
         def store(position: int) -> None:
             image = self.open(position)
             if image.size != (width, height):
-                where = self.reader.name(int(self.place[position]))
-                raise UserError(f"{where} is {image.height}x{image.width}, all others are {height}x{width}")
+                raise UserError(
+                    f"{self.name(position)} is {image.height}x{image.width}, all others are {height}x{width}"
+                )
             pixels[position] = to_pixels(image, self.channels)
 
         refuse_unreadable(failures(store, range(len(self))), len(self))
-        return Images(pixels, self.labels)
+        return Images(pixels, self.labels, self.reader.names, self.place)
 
 
 def failures(work: Callable[[int], None], positions: Sequence[int]) -> dict[int, str]:
@@ -143,7 +154,9 @@ def unreadable(pictures: Pictures) -> dict[int, str]:
         refused.update(failures(look, range(len(pictures))))
         return [*refused]
 
-    suspects = known("undecodable", f"{pictures.fingerprint()}, pillow {PIL.__version__}", try_all)
+    key = f"{pictures.fingerprint()}, pillow {PIL.__version__}"
+    key += "" if pictures.max_pixels == MAX_PIXELS else f", at most {pictures.max_pixels} pixels"
+    suspects = known("undecodable", key, try_all)
     return refused or failures(look, suspects)
 
 

@@ -2,24 +2,24 @@
 
 import json
 import re
-import tarfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 
 from sskd.data.encoded import Encoded, Split, settle
-from sskd.data.folder import IMAGES
+from sskd.data.image_files import is_hidden, printable, shortened
 from sskd.data.known import known
+from sskd.data.labels import name_notes, names_of
+from sskd.data.layout import Kind, split_of
 from sskd.data.source import Source
+from sskd.data.tar_contents import Contents, read_contents
 from sskd.errors import UserError
 from sskd.reading import Reading
 
-LABELS = (".cls", ".json", ".txt")
 SMALL = 16 << 20  # bytes of shards, up to which reading what lies in them takes less than half a second
 NAMES = "classes.txt"  # beside the shards: a class name a line
 
@@ -32,7 +32,12 @@ class Members:
     tar: Sequence[int]  # in which of them each image lies
     offsets: Sequence[int]
     lengths: Sequence[int]
-    names: Sequence[str]
+    members: Sequence[str]
+
+    @property
+    def names(self) -> "Members":
+        """See `Reader`."""
+        return self
 
     def read(self, i: int) -> bytes:
         """The member's content."""
@@ -42,7 +47,7 @@ class Members:
 
     def name(self, i: int) -> str:
         """The member and its shard."""
-        return f"{self.names[i]} of {self.tars[self.tar[i]]}"
+        return f"{self.members[i]} of {self.tars[self.tar[i]]}"
 
     def identity(self, i: int) -> str:
         """Shard, member and length."""
@@ -52,118 +57,90 @@ class Members:
 def load(path: str | None, reading: Reading) -> Source:
     """Read the shards of a folder. Their tables of contents are read once; images then come in any order.
 
-    Labels are class numbers or names, in KEY.cls or KEY.txt, or under "label" in KEY.json; `reading.label` names
-    another extension or field. Class names come from classes.txt, if it is there. Raises `UserError` that names the
-    shard.
+    Labels are class numbers or names, in KEY.cls, or else in KEY.txt or under "label" in KEY.json; `reading.label`
+    names an extension or a field of the JSON. Class names come from classes.txt, if it is there. Raises `UserError`
+    that names the shard.
     """
     if path is None:
         raise UserError("The data set family shards needs a folder of tar files: say shards:PATH.")
     folder = Path(path).expanduser()
-    tars = sorted(folder.glob("*.tar")) if folder.is_dir() else []
+    train, test, others = _find_splits(folder, reading)
+    contents = _contents(train, reading)
+    if not contents["names"]:
+        raise UserError(f"There are no images in the training shards of {folder}, {train[0].name} first.")
+    tests = _contents(test, reading) if test else None
+    if tests and tests["names"] and tests["kind"] != contents["kind"]:
+        raise UserError(
+            f"{folder} has its labels in {contents['kind']} of the training shards, but in {tests['kind']} of the test "
+            "shards. Name one with --reading.label."
+        )
+    names = _names(folder, contents["labels"])
+    note = f"{folder.name}: {len(train)} training and {len(test)} test shards, labels in {contents['kind']}"
+    note += f"; not used: {shortened([tar.name for tar in others])}." if others else "."
+    notes = (note, *contents["notes"], *(tests["notes"] if tests else ()), *name_notes(names, "labels"))
+    splits = [_split(one, names, folder) if one and one["names"] else None for one in (contents, tests)]
+    assert splits[0] is not None
+    return settle(Encoded(printable(folder.resolve().name), names, splits[0], splits[1], notes=notes), reading)
+
+
+def _find_splits(folder: Path, reading: Reading) -> tuple[list[Path], list[Path], list[Path]]:
+    """Training and test shards, and those that are neither."""
+    there = sorted(folder.glob("*.tar")) if folder.is_dir() else []
+    tars = [tar for tar in there if tar.is_file() and not is_hidden(tar.name)]
     if not tars:
         raise UserError(f"There are no tar files in {folder}; expected train-*.tar and test-*.tar (or val-*.tar).")
 
-    def split(*names: str) -> list[Path]:
-        return [tar for tar in tars if re.match(rf"({'|'.join(map(re.escape, names))})[-_.0-9]", tar.name)]
+    def named(prefix: str) -> list[Path]:
+        found = [tar for tar in tars if re.match(rf"{re.escape(prefix)}([-_.0-9]|$)", tar.name)]
+        if not found:
+            raise UserError(f"{folder} has no shards {prefix}-*.tar, only {shortened([tar.name for tar in tars])}.")
+        return found
 
-    train = split(reading.train) if reading.train else split("train") or (tars if len(tars) == 1 else [])
-    test = split(reading.test) if reading.test else split("test") or split("val", "valid", "validation")
+    def split(*kinds: Kind) -> list[Path]:
+        return [tar for tar in tars if (said := split_of(tar.stem)) and said[0] in kinds]
+
+    test = named(reading.test) if reading.test else split("test") or split("validation")
+    train = named(reading.train) if reading.train else [tar for tar in split("train") if tar not in test]
+    if not train and not reading.train and not test and len(tars) == 1:
+        train = tars
     if not train:
         raise UserError(
-            f"{folder} has no training shards among {', '.join(tar.name for tar in tars[:5])}; expected train-*.tar. "
-            "Name them with --reading.train."
+            f"{folder} has no training shards among {shortened([tar.name for tar in tars])}; expected train-*.tar. "
+            "Name how they begin with --reading.train."
         )
-    tables = {kind: _contents(files, reading) for kind, files in (("train", train), ("test", test))}
-    names = _names(folder, tables["train"]["labels"])
-    splits = {kind: _split(found, names, folder) for kind, found in tables.items() if found["names"]}
-    if "train" not in splits:
-        raise UserError(f"There are no images in the training shards of {folder}, {train[0].name} first.")
-    note = f"{folder.name}: {len(train)} training and {len(test)} test shards."
-    return settle(Encoded(folder.resolve().name, names, splits["train"], splits.get("test"), notes=(note,)), reading)
-
-
-class Contents(TypedDict):
-    """The images of some shards, as plain columns, and how many of them each shard holds."""
-
-    tars: list[str]
-    counts: list[int]
-    offsets: list[int]
-    lengths: list[int]
-    names: list[str]
-    labels: list[str]
+    if common := [tar.name for tar in train if tar in test]:
+        raise UserError(f"{folder}: {shortened(common)} would be training and test images. Name other test shards.")
+    return train, test, [tar for tar in tars if tar not in train and tar not in test]
 
 
 def _contents(tars: Sequence[Path], reading: Reading) -> Contents:
     """What lies in these shards. Of large ones it is kept until a shard has another name, length or time of change."""
     facts = [(str(tar.resolve()), tar.stat()) for tar in tars]
     if sum(fact.st_size for _, fact in facts) <= SMALL:
-        return _read(tars, reading)
+        return read_contents(tars, reading)
     told = [[path, fact.st_size, fact.st_mtime_ns, fact.st_ctime_ns] for path, fact in facts]
     key = json.dumps([reading.image, reading.label, told])
-    return {**known("contents", key, lambda: _read(tars, reading)), "tars": [str(tar) for tar in tars]}
-
-
-def _read(tars: Sequence[Path], reading: Reading) -> Contents:
-    found = Contents(tars=[str(tar) for tar in tars], counts=[], offsets=[], lengths=[], names=[], labels=[])
-    for tar in tars:
-        images, labels = dict[str, tuple[int, int, str]](), dict[str, str]()
-        try:
-            with tarfile.open(tar) as archive:
-                for member in archive:
-                    key, extension = _parts(member.name)
-                    if member.isfile() and _is_image(extension, reading):
-                        images[key] = (member.offset_data, member.size, member.name)
-                    elif member.isfile() and _is_label(extension, reading):
-                        file = archive.extractfile(member)
-                        labels[key] = _label(file.read() if file else b"", extension, reading)
-        except (tarfile.TarError, OSError, ValueError) as error:
-            raise UserError(f"{tar} is not a whole tar file, or a label in it is damaged ({error}).") from error
-        if missing := [key for key in images if key not in labels]:
-            raise UserError(
-                f"{tar} has no label for {len(missing)} of its {len(images)} images, first {missing[0]}: expected "
-                f"{missing[0]}.cls, .txt or .json beside it. Name another extension or field with --reading.label."
-            )
-        found["counts"].append(len(images))
-        for key, (offset, length, name) in images.items():
-            found["offsets"].append(offset)
-            found["lengths"].append(length)
-            found["names"].append(name)
-            found["labels"].append(labels[key])
-    return found
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """WebDataset's rule: the key ends at the first dot of the file's name."""
-    folder, _, file = name.rpartition("/")
-    key, _, extension = file.partition(".")
-    return f"{folder}/{key}", f".{extension.lower()}"
-
-
-def _is_image(extension: str, reading: Reading) -> bool:
-    return extension == f".{reading.image}" if reading.image else extension in IMAGES
-
-
-def _is_label(extension: str, reading: Reading) -> bool:
-    return extension in LABELS or extension == f".{reading.label}"
-
-
-def _label(content: bytes, extension: str, reading: Reading) -> str:
-    if extension != ".json":
-        return content.decode().strip()
-    fields = json.loads(content)
-    field = reading.label or "label"
-    if not isinstance(fields, dict) or field not in fields:
-        raise ValueError(f"no field {field!r} in its JSON")
-    return str(fields[field])
+    return {**known("contents2", key, lambda: read_contents(tars, reading)), "tars": [str(tar) for tar in tars]}
 
 
 def _names(folder: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    """The class names that classes.txt states, a line each, else those that the labels name.
+
+    Raises:
+        UserError: an empty line, which would shift the numbers; a name twice; a file that is no text.
+    """
     stated = folder / NAMES
-    if stated.is_file():
-        return tuple(line.strip() for line in stated.read_text().splitlines() if line.strip())
-    if all(label.isdecimal() for label in labels):
-        return tuple(map(str, range(max(map(int, labels), default=-1) + 1)))
-    return tuple(sorted(set(labels)))
+    if not stated.is_file():
+        return names_of(labels, str(folder), f"List the classes in {NAMES}, a name a line.")
+    try:
+        names = [line.strip() for line in stated.read_text(encoding="utf-8").rstrip().splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{stated} is not UTF-8 ({error.reason} at byte {error.start}).") from error
+    if "" in names:
+        raise UserError(f"{stated} has an empty line, number {names.index('') + 1}. Each line is the name of a class.")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{stated} names the class {twice!r} twice.")
+    return tuple(names)
 
 
 def _split(found: Contents, names: Sequence[str], folder: Path) -> Split:

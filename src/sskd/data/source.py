@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Int64
 from torch import Tensor
 
+from sskd.data.image_files import printable
 from sskd.data.images import Images
 from sskd.data.pictures import Pictures
 from sskd.data.streams import Stream
@@ -39,6 +40,12 @@ class Source:
                 f"{self.name} has {len(self.class_names)} class ({', '.join(self.class_names)}); a classifier needs "
                 "at least 2. Check the label column."
             )
+        for name in self.class_names:
+            if name != printable(name):
+                raise UserError(
+                    f"The class {printable(name)} of {self.name} has a name that is no UTF-8. Rename it: the names of "
+                    "classes are written into files."
+                )
         for split, images in (("train", self.train), ("test", self.test)):
             if not len(images):
                 raise UserError(f"The {split} split of {self.name} holds no images.")

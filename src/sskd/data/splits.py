@@ -85,7 +85,7 @@ class Splits:
                 torch.cat(values) for values in zip(*((one.place, one.labels) for one in cut), strict=True)
             )
             order = place.argsort()
-            whole = Pictures(reader, place[order], labels[order], cut[0].channels)
+            whole = replace(cut[0], place=place[order], labels=labels[order])
             refuse_unreadable(unreadable(whole), len(whole))
 
     def stored(self, side: int) -> "Splits":

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from sskd.data.crops import Resized
-from sskd.data.decode import open_image
+from sskd.data.decode import open_image, why_undecoded
 from sskd.data.decoded import middle, random_crops
 from sskd.data.feed import ALONE, Cut, Share, comfortable
 from sskd.errors import UserError
 from sskd.memory import sent
+from sskd.reading import MAX_PIXELS
 from sskd.seeds import generator_at, mix
 
 Sample = tuple[bytes | None, int]
@@ -38,6 +39,7 @@ class Stream:
     identity: str
     channels: int = 3
     counted: bool = True
+    max_pixels: int = MAX_PIXELS  # of an image that is decoded
     labels: Int64[Tensor, "0"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # not known before
 
     def __len__(self) -> int:
@@ -104,10 +106,18 @@ class Streamed:
 
     def _cut(self, position: int, data: bytes | None, crops: int, address: tuple[int | str, ...]) -> Tensor:
         generator = generator_at(*address, "picture", position)
-        return random_crops(_open(position, data), self.crops, crops, self.stream.channels, generator)
+        return random_crops(self._open(position, data), self.crops, crops, self.stream.channels, generator)
 
     def _middle(self, position: int, data: bytes | None) -> Tensor:
-        return middle(_open(position, data), self.crops, self.stream.channels)
+        return middle(self._open(position, data), self.crops, self.stream.channels)
+
+    def _open(self, position: int, data: bytes | None) -> Image.Image:
+        try:
+            return open_image(data, self.stream.max_pixels)
+        except Exception as error:  # the decoders raise whatever they run into
+            raise UserError(
+                f"Image {position} (from 0) of the stream's epoch cannot be decoded: {why_undecoded(error)}"
+            ) from error
 
     def _decoded(
         self, batches: Iterator[list[Numbered]], cut: Callable[[int, bytes | None], Tensor]
@@ -131,10 +141,3 @@ class Streamed:
 def _in_batches(samples: Iterator[Numbered], size: int) -> Iterator[list[Numbered]]:
     while batch := list(islice(samples, size)):
         yield batch
-
-
-def _open(position: int, data: bytes | None) -> Image.Image:
-    try:
-        return open_image(data)
-    except Exception as error:  # the decoders raise whatever they run into
-        raise UserError(f"Image {position} (from 0) of the stream's epoch cannot be decoded: {error}") from error

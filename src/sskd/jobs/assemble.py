@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from sskd.data import load_source
 from sskd.data.crops import Crops, Resized
 from sskd.data.prepare import choose_crops, fits, image_shape
 from sskd.data.source import DataInfo, Source, info
@@ -102,7 +101,7 @@ def prepare(job: Job) -> Prepared:
         UserError: anything about the data or the networks that the user can put right.
     """
     training = job.training
-    source = load_source(job.data, job.reading)
+    source = job.load_source()
     noise = training.noise, training.noise_kind
     splits = cut(source, training.validation, job.fraction, training.split_seed, training.per_class, *noise)
     crops = choose_crops(splits.full, training.crop, training.size, training.flip, training.padding, training.scale)

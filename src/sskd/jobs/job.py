@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import nn
 
+from sskd.data import checked, load_source
+from sskd.data.source import Source
 from sskd.errors import UserError
 from sskd.models.folders import FUNCTION, is_factory, untrusted
 from sskd.models.load import Brought
@@ -21,6 +23,7 @@ class Job:
 
     `modules` holds networks that were handed over as modules; `network` and `teacher.place` then are their names.
     `trust_code`: run what folders name as their architecture. It is said anew each time, and never read from a file.
+    `source` holds images that were handed over; `data` then is a name with a hash of their content.
     """
 
     out: Path
@@ -40,6 +43,15 @@ class Job:
     teacher_taps: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[Literal["student", "teacher"], nn.Module] = field(default_factory=dict)
     trust_code: bool = False
+    source: Source | None = None
+
+    def load_source(self) -> Source:
+        """The images.
+
+        Raises:
+            UserError: there is no such data set, or it cannot be read.
+        """
+        return load_source(self.data, self.reading) if self.source is None else checked(self.source, self.reading)
 
     def arguments(self) -> dict[str, Any]:
         """What must be equal for a run to be continued. Where it lies and where it is shown do not count."""

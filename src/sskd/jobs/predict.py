@@ -1,13 +1,14 @@
 """Labels for image files, from a run's student or any network in a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
 from sskd.data.decode import reduced, to_pixels
-from sskd.data.folder import IMAGES, Files
+from sskd.data.folder import Files
+from sskd.data.image_files import IMAGE_EXTENSIONS, Listing
 from sskd.data.pictures import Pictures, refuse_unreadable, unreadable, without
 from sskd.data.prepare import PHOTOGRAPH
 from sskd.errors import UserError
@@ -34,14 +35,15 @@ def predictions(
     device: str = "auto",
     trust_code: bool = False,
 ) -> tuple[list[Prediction], list[str]]:
-    """The `top` most probable classes of each image; and, where they may be skipped, why images were.
+    """The `top` most probable classes of each image; and what was skipped, and why.
 
-    Images are cut and resized as in the run's evaluation. Folders are searched for images at any depth.
+    Images are cut and resized as in the run's evaluation. Folders are searched for images at any depth, as in training.
 
     Raises:
         UserError: no network there, no such file, no images, images that cannot be decoded, an impossible `top`.
     """
-    files = Files([str(file) for place in images for file in _found(Path(place))])
+    searched = [_found(Path(place)) for place in images]
+    files = Files([file for found, _ in searched for file in found])
     network = load_network(Brought(run), Facts((), 3, None), trust_code).eval()
     if not 1 <= top <= len(network.class_names):
         raise UserError(f"top is a number of classes, from 1 to {len(network.class_names)}; got {top}.")
@@ -58,19 +60,25 @@ def predictions(
     for positions in torch.split(torch.arange(len(pictures)), batch_size) if len(pictures) else ():
         pixels = torch.stack([_pixels(pictures, i, network) for i in positions.tolist()])
         found += _labelled(network.to(where), pixels.to(where), [_path(pictures, i) for i in positions.tolist()], top)
-    return found, list(refused.values())
+    return found, [*(note for _, notes in searched for note in notes), *refused.values()]
 
 
-def _found(place: Path) -> Iterator[Path]:
+def _found(place: Path) -> tuple[list[str], tuple[str, ...]]:
+    """The image files that a place stands for, and what was left out of a folder."""
     if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.suffix.lower() in IMAGES)
+        listing = Listing(place)
+        files = listing.images(place)
         if not files:
-            raise UserError(f"There are no images in {place}; looked for files ending in {', '.join(IMAGES)}.")
-        yield from files
-    elif place.is_file():
-        yield place
-    else:
-        raise UserError(f"There is no file or folder {place}. Give image files, or folders of them.")
+            raise UserError(
+                f"There are no images in {place}; looked for files ending in {', '.join(IMAGE_EXTENSIONS)}. "
+                + " ".join(listing.notes())
+            )
+        return files, listing.notes()
+    if place.is_file():
+        return [str(place)], ()
+    if place.exists():
+        raise UserError(f"{place} is no regular file (a pipe, a device). Give image files, or folders of them.")
+    raise UserError(f"There is no file or folder {place}. Give image files, or folders of them.")
 
 
 def _pixels(pictures: Pictures, position: int, network: Network) -> torch.Tensor:
