@@ -43,6 +43,11 @@ class Encoded:
 
     files: tuple[bytes, ...]
 
+    @property
+    def names(self) -> "Encoded":
+        """For messages about decoded images."""
+        return self
+
     def read(self, i: int) -> bytes:
         """Number `i`."""
         return self.files[i % len(self.files)]

@@ -213,15 +213,12 @@ def test_images_with_too_many_pixels(tmp_path: Path) -> None:
     bomb = header + struct.pack(">I", zlib.crc32(header[12:]))
     bomb += b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
     write_both(tmp_path, image=[*colours(0, 3), bomb])
-    train = load_source(str(tmp_path)).test
-    assert isinstance(train, Pictures)
-    with pytest.raises(
-        UserError, match=r"it has 50,000x50,000 pixels, more than 250,000,000 in all \(--reading\.max_pix"
-    ):
-        train.open(3)
+    refused(tmp_path, r"row 3 .*it has 50,000x50,000 pixels, more than 250,000,000 in all \(--reading\.max_pixels\)")
     assert len(load_source(str(tmp_path), Reading(unreadable="skip")).test) == 3
+    train = load_source(str(write_both(tmp_path / "small")), Reading(max_pixels=35)).train
+    assert isinstance(train, Pictures)
     with pytest.raises(UserError, match="it has 6x6 pixels, more than 35 in all"):
-        load_source(str(write_both(tmp_path / "small")), Reading(max_pixels=35))
+        train.open(0)
 
 
 def test_one_file_is_not_both_splits(tmp_path: Path) -> None:

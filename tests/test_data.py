@@ -1,6 +1,7 @@
 """Data sets by name and place, and the real CIFAR-100."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sskd.data.images import channel_statistics
 from sskd.data.source import Source
 from sskd.data.subsets import validation_split
 from sskd.errors import UserError
+from sskd.reading import Reading
 from tests.conftest import in_memory
 from tests.parquet import CIFAR100, colours, features, write, write_both
 
@@ -129,3 +131,45 @@ def test_cifar100_validation(cifar100: Source) -> None:
     train, validation = validation_split(cifar100.train.labels, 5000, 0, cifar100.class_names)
     assert (len(train), len(validation)) == (45_000, 5000)
     assert (cifar100.train.labels[validation].bincount() == 50).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"test_share": 7}, r"reading\.test_share is a share between 0 and 1; got 7"),
+        ({"max_pixels": 0}, r"reading\.max_pixels must be at least 1; got 0"),
+        ({"max_expansion": 0.5}, r"reading\.max_expansion must be at least 1; got 0\.5"),
+        ({"epoch_images": 5}, r"reading\.epoch_images says how long an epoch of a stream is"),
+        ({"label": ""}, r"reading\.label is empty"),
+    ],
+)
+def test_readings_that_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Reading(**given)
+
+
+@pytest.mark.parametrize(("name", "value"), [("stream", True), ("label", "x"), ("train", "x"), ("test", "x")])
+def test_readings_that_mean_nothing_to_the_data(name: str, value: Any, tmp_path: Path) -> None:
+    """They would be ignored in silence."""
+    with pytest.raises(UserError, match=rf"--reading\.{name} is for .*hub; digits is read as digits\. Leave it out"):
+        load_source("digits", Reading(**{name: value}))
+    if name in ("stream", "label"):
+        (tmp_path / "cat").mkdir()
+        with pytest.raises(UserError, match=rf"--reading\.{name} is for .*is read as folder"):
+            load_source(str(tmp_path), Reading(**{name: value}))
+
+
+def test_names_that_are_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "data.zip").write_bytes(b"")
+    for spec, message in {
+        "photo": r"no data set named 'photo', and no folder photo here\. Did you mean 'photos'\?",
+        "./photo": r"There is no folder \./photo; .*Did you mean 'photos'\?",
+        f"{tmp_path}/photo": r"There is no folder /.*/photo; .*Did you mean '/.*/photos'\?",
+        "data.zip": r"data\.zip is a file; expected a folder",
+        "": r"data is empty\. Name a data set",
+        "photos": r"photos holds no images, no parquet files and no tar shards",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_source(spec)

@@ -37,7 +37,7 @@ def test_copy_and_paste(name: str, sskd: Cli, tmp_path: Path, monkeypatch: pytes
             assert done.code == 0, f"{line}\n{done.err}"
     runs = sorted(path.parent.name for path in (tmp_path / "runs").glob("*/result.json"))
     expected = {
-        "your-own-data.md": ["student", "teacher"],
+        "your-own-data.md": ["in-memory", "student", "teacher"],
         "your-own-model.md": ["brought", "from-python", "named", "small", "tuned"],
     }
     assert runs == expected[name]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def test_data_check(sskd: Cli, photographs: Path, tmp_path: Path) -> None:
         "Skipped 2 of 18 train images: ",
         "Modes: RGB 19, ",
         "DUPLICATES between train and test: 1: ",
-        "Within a split 1 images are there more than once.",
+        f"{folder}/train/flower/001.jpg = {folder}/test/flower/copy.jpg",
+        f"Duplicates within train, 1 too many: {folder}/train/building/001.jpg = {folder}/train/building/again.jpg",
         "Suggested: --size 32: the median of the shorter sides is ",
         "Suggested: --validation 0: the smallest class has 6 training images",
         "Suggested: --batch_size 4: there are 16 training images in all",
@@ -137,8 +139,34 @@ def test_data_check(sskd: Cli, photographs: Path, tmp_path: Path) -> None:
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.size == (512, 156) and len(sheet.getcolors(1 << 20) or []) > 500, "two rows with pictures in them"
     clean = check(str(photographs), Reading())
-    assert not clean.duplicates and clean.repeated == 0
+    assert not clean.duplicates and clean.repeated == {"train": [], "test": []}
     assert clean.counts == {"train": [24, 24], "test": [8, 8]} and clean.source.class_names == CLASSES
+
+
+def test_data_check_names_small_images_by_file(sskd: Cli, tmp_path: Path) -> None:
+    for kind, grey in (("cat", 9), ("dog", 200)):
+        for i in range(3):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.new("L", (8, 8), grey + i % 2).save(tmp_path / kind / f"{i}.png")
+    done = sskd("data", "check", "--data", tmp_path, "--reading.test_share", "0.01")
+    assert done.code == 0 and f"{tmp_path}/cat/0.png = {tmp_path}/cat/2.png" in done.out, done.out
+    assert sskd("data", "check", "--data", tmp_path, "--reading.stream", "true").code == 2
+    assert "required: --data. See" in sskd("data", "check").err
+
+
+def test_predict_takes_what_training_takes(sskd: Cli, teacher: Path, tmp_path: Path) -> None:
+    """Hidden files and pipes are left out and said; a pipe alone is refused."""
+    photos = tmp_path / "photos"
+    (photos / "@eaDir").mkdir(parents=True)
+    for name in ("a.png", "._a.png", "@eaDir/b.png"):
+        Image.new("L", (8, 8)).save(photos / name)
+    os.mkfifo(photos / "pipe.png")
+    done = sskd("predict", "--run", teacher, photos, "--format", "json")
+    assert done.code == 0 and [one["path"] for one in json.loads(done.out)] == [str(photos / "a.png")]
+    assert "skipped: photos: Left out, hidden: ._a.png, @eaDir." in done.err
+    assert "broken links): pipe.png." in done.err
+    refused = sskd("predict", "--run", teacher, photos / "pipe.png")
+    assert refused.code == 2 and "pipe.png is no regular file (a pipe, a device)" in refused.err
 
 
 def test_data_check_of_images_in_memory(sskd: Cli) -> None:

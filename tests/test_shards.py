@@ -12,6 +12,7 @@ from PIL import Image
 
 from sskd.data import load_source, shards
 from sskd.data.pictures import Pictures
+from sskd.data.tar_contents import Contents, read_contents
 from sskd.errors import UserError
 from sskd.reading import Reading
 
@@ -235,11 +236,11 @@ def test_what_lies_in_large_shards_is_read_once(tmp_path: Path, monkeypatch: pyt
     """Until a shard changes, or what was kept is damaged."""
     monkeypatch.setenv("SSKD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(shards, "SMALL", 0)
-    read, honest = list[int](), shards.read_contents
+    read = list[int]()
 
-    def counted(tars: Sequence[Path], reading: Reading) -> shards.Contents:
+    def counted(tars: Sequence[Path], reading: Reading) -> Contents:
         read.append(len(tars))
-        return honest(tars, reading)
+        return read_contents(tars, reading)
 
     monkeypatch.setattr(shards, "read_contents", counted)
     data = tmp_path / "data"

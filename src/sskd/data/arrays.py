@@ -108,7 +108,8 @@ def _uint8(values: Array, name: str) -> Array:
     if most == 255:
         return values.astype(np.uint8)
     values = values.astype(np.float32) if values.dtype == np.float16 else values
-    return np.rint(values * values.dtype.type(255)).astype(np.uint8)
+    shares: Array = np.rint(values * values.dtype.type(255))
+    return shares.astype(np.uint8)
 
 
 def png(pixels: Pixels) -> bytes:

@@ -118,6 +118,10 @@ def _splits(data: object, reading: Reading) -> dict[str, Any]:
     if "train" not in found:
         keys = ", ".join(map(str, data)) or "nothing"
         raise UserError(f'The data handed over has no split named "train", only {keys}. Expected {TAKEN}.')
+    if len({id(data[key]) for key in found.values()}) < len(found):
+        raise UserError(
+            f"{' and '.join(found.values())} are the same images. Hand over others, or leave all but one out."
+        )
     if "test" not in found and "validation" in found:
         found["test"] = found.pop("validation")
     return {kind: data[key] for kind, key in found.items()}

@@ -128,11 +128,11 @@ def _find_splits(folder: Path, reading: Reading) -> tuple[list[Path], list[Path]
     test = test or ([] if reading.test else split(r"test(ing)?(-.*)?") or split(r"val(-.*)?|valid.*"))
     for kind, files in (("training", train), ("test", test)):
         if not files:
-            there = ", ".join(file.name for file in found)
-            raise UserError(f"{folder} has no {kind} split, only {there}; expected {_EXPECTED}.")
+            names = ", ".join(file.name for file in found)
+            raise UserError(f"{folder} has no {kind} split, only {names}; expected {_EXPECTED}.")
         _check_shards(files)
-    if common := [file.name for file in train if file in test]:
-        raise UserError(f"{folder}: {shortened(common)} would be training and test images. Name another test split.")
+    if both := [file.name for file in train if file in test]:
+        raise UserError(f"{folder}: {shortened(both)} would be training and test images. Name another test split.")
     return train, test, [file for file in found if file not in train and file not in test]
 
 
