@@ -63,7 +63,8 @@ def test_table_files_and_odd_images(sskd: Cli, run: Path, tmp_path: Path) -> Non
     assert refused.code == 2 and "2 of 7 images cannot be decoded" in refused.err and "--unreadable skip" in refused.err
     out = tmp_path / "deep" / "labels.csv"
     done = sskd("predict", "--run", run, tmp_path, "--unreadable", "skip", "--format", "csv", "--out", out)
-    assert done.code == 0 and done.err.count("sskd: skipped: ") == 2 and done.out == ""
+    assert done.code == 0 and done.err.count("sskd: skipped: ") == 3 and done.out == ""
+    assert "no images of a kind that can be read: 3 .json" in done.err, "the run lies in this folder, too"
     assert len(out.read_text().splitlines()) == 1 + 5
 
 

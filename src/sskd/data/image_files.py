@@ -51,25 +51,29 @@ class Listing:
         return sorted(self._search(str(folder), {_identity(str(one)) for one in (place, *place.parents)}))
 
     def _search(self, folder: str, searched: set[tuple[int, int]]) -> Iterator[str]:
-        for entry in _entries(folder):
-            is_image = has_image_extension(entry.name)
-            if is_hidden(entry.name):
-                if is_image or _is_folder(entry):
-                    self.hidden.append(self._below(entry))
-            elif _is_folder(entry):
-                if (identity := _identity(entry.path)) in searched:
-                    self.loops.append(self._below(entry))
-                    continue
-                searched.add(identity)
-                if entry.is_symlink():
-                    self.linked.append(self._below(entry))
-                yield from self._search(entry.path, searched)
-            elif not _is_regular(entry):
-                self.irregular.append(self._below(entry))
-            elif is_image:
-                yield entry.path
-            else:
-                self.other[_extension(entry.name) or "without an extension"] += 1
+        waiting = [folder]
+        while waiting:
+            inner = list[str]()
+            for entry in _entries(waiting.pop()):
+                is_image = has_image_extension(entry.name)
+                if is_hidden(entry.name):
+                    if is_image or _is_folder(entry):
+                        self.hidden.append(self._below(entry))
+                elif _is_folder(entry):
+                    if (identity := _identity(entry.path)) in searched:
+                        self.loops.append(self._below(entry))
+                        continue
+                    searched.add(identity)
+                    if entry.is_symlink():
+                        self.linked.append(self._below(entry))
+                    inner.append(entry.path)
+                elif not _is_regular(entry):
+                    self.irregular.append(self._below(entry))
+                elif is_image:
+                    yield entry.path
+                else:
+                    self.other[_extension(entry.name) or "without an extension"] += 1
+            waiting += reversed(inner)
 
     def _below(self, entry: os.DirEntry[str]) -> str:
         return printable(os.path.relpath(entry.path, self.root))
