@@ -2,10 +2,10 @@
 
 import errno
 import fcntl
-import io
 import json
 import os
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sskd.errors import UserError
+from sskd.validation import convert
 
 LOCK = ".lock"
 
@@ -34,11 +35,11 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, content: bytes, writer: str = "") -> None:
+def write_atomic(path: Path, content: bytes, writer: str = "", previous: Path | None = None) -> None:
     """Write a file under a temporary name, flush it to the disk, then rename it.
 
     `writer` tells apart those who may write the same file at the same time. Whoever was killed and comes back as the
-    same writer replaces what it left behind.
+    same writer replaces what it left behind. `previous`: a name under which what stood at `path` is kept.
 
     Raises:
         UserError: the disk is full or cannot be written; what stood at `path` is untouched.
@@ -50,6 +51,8 @@ def write_atomic(path: Path, content: bytes, writer: str = "") -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if previous is not None and path.exists():
+                path.replace(previous)
             temporary.replace(path)
         except OSError:
             with suppress(OSError):
@@ -62,14 +65,40 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith((".tmp", LOCK))
 
 
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+
+
+def locks_missing(path: Path) -> str:
+    """Why the file system cannot lock this file; empty where it can, whether or not another process holds the lock."""
+    try:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return str(error.strerror) if error.errno in NO_LOCKS else ""
+    return ""
+
+
+def say(text: str) -> None:
+    """Print a line for people to stderr."""
+    print(f"sskd: {text}", file=sys.stderr)
+
+
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, note: Callable[[str], None] = say) -> Iterator[None]:
     """Hold a folder's lock; it is released even when the process is killed.
+
+    Where the file system locks no files, `note` is told so, and nothing is held.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.
     """
     make_folder(folder)
+    if missing := locks_missing(folder / LOCK):
+        note(
+            f"The file system of {folder} cannot lock files ({missing}): see to it that no other process trains there."
+        )
+        yield
+        return
     lock = FileLock(folder / LOCK, timeout=0.2)  # not at once: `held` has it for a moment
     with explained(folder):
         try:
@@ -108,39 +137,6 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint of tensors and plain values."""
-    import torch  # not above: those who only read results do without it
-
-    buffer = io.BytesIO()
-    try:
-        torch.save(state, buffer)
-    except RuntimeError as error:
-        if "unexpected pos" not in str(error):
-            raise
-        # What torch's writer says when a write fails, and a buffer's fails for want of memory alone.
-        raise MemoryError("a checkpoint could not be put together") from error
-    write_atomic(path, buffer.getvalue())
-
-
-def load_checkpoint(path: Path, needed: Collection[str]) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. The keys `needed` tell it from other files.
-
-    Raises:
-        UserError: the file is damaged, or is no such checkpoint.
-    """
-    import torch
-
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if missing := [name for name in needed if name not in state]:
-            raise ValueError(f"it holds no {', '.join(missing)}")
-    except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"The checkpoint {path} cannot be read ({reason}). Delete it to start the run anew.") from error
-    return state
-
-
 def make_folder(path: Path) -> None:
     """Make a folder and its parents.
 
@@ -159,19 +155,29 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_bytes(path: Path, advice: str) -> bytes:
+    """A file's content.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: it is no file, or may not be read.
     """
     try:
-        value: dict[str, Any] = json.loads(path.read_text())
-        if not isinstance(value, dict):
-            raise ValueError("it holds no object")
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}). Restore it, or start anew with another --out.") from error
-    return value
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}). {advice}") from error
+
+
+def read_json(path: Path, advice: str = "Restore it, or start anew with another --out.") -> dict[str, Any]:
+    """Read a JSON object. `advice` ends the message of what can go wrong.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds something other than an object.
+    """
+    try:
+        value = json.loads(read_bytes(path, advice))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}). {advice}") from error
+    return convert(value, dict[str, Any], str(path), advice)
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,44 +2,37 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from sskd.content_hash import content_hash
 from sskd.errors import UserError
-from sskd.files import (
-    append_line,
-    explained,
-    flat,
-    is_temporary,
-    load_checkpoint,
-    make_folder,
-    read_json,
-    save_checkpoint,
-    write_atomic,
-    write_json,
-)
+from sskd.files import append_line, explained, flat, is_temporary, locks_missing, make_folder, write_atomic, write_json
 from sskd.methods.plan import Stage, Term
-from sskd.train.protocols import Record
+from sskd.run_files import Config, Record, deciding, parse_line, read_config, read_result, whole_lines
+from sskd.tensor_files import read_tensor_file, tensor_file
+from sskd.train.checkpoint import Checkpoint, CheckpointFiles
 
-Config = dict[str, Any]
-CHECKPOINT = ("stage", "epoch", "part", "modules", "optimizer", "last", "best", "log_lines")
+
+def _silent(_: str) -> None:
+    pass
 
 
 class Run:
     """One training, kept in a folder of its own. The folder's config decides what may continue there."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, note: Callable[[str], None] = _silent) -> None:
+        """`note` is told what a user should know of the run's files."""
+        self.path, self.note = path, note
         self.student = path / "student"
-        self._config, self._log = path / "config.json", path / "log.jsonl"
-        self._checkpoint, self._result = path / "checkpoint.pt", path / "result.json"
+        self.checkpoints = CheckpointFiles(path)
+        self._config, self._log, self._result = path / "config.json", path / "log.jsonl", path / "result.json"
 
     def config(self) -> Config | None:
         """The config that the run was started with, or None where the folder is new.
@@ -49,7 +42,7 @@ class Run:
         """
         try:
             if self._config.exists():
-                return read_json(self._config)
+                return read_config(self._config)
             taken = self.path.exists() and not (self.path.is_dir() and all(map(is_temporary, self.path.iterdir())))
         except OSError as error:
             raise UserError(f"{self.path} cannot be looked into: {error.strerror}. Choose another --out.") from error
@@ -58,9 +51,22 @@ class Run:
         return None
 
     def start(self, config: Config) -> None:
-        """Write the config of a new run."""
+        """Write the config of a new run, with the hash of what decides its result."""
         make_folder(self.path)
-        write_json(self._config, config)
+        write_json(self._config, {**config, "sha256": _hash_of(config)})
+
+    def refuse_edited(self) -> None:
+        """Refuse a config that was changed by hand: what it decides would be another run from here on.
+
+        Raises:
+            UserError: it was changed in what decides the result.
+        """
+        config = self.config() or {}
+        if "sha256" in config and config["sha256"] != _hash_of(config):  # older runs have none
+            raise UserError(
+                f"{self._config} was changed since the run began: its arguments, data, teacher, stages or execution "
+                "are not those that were written (SHA-256). Restore it, or start anew with another --out."
+            )
 
     def same(self, now: Config, key: str, but: Container[str] = (), usual: Config | None = None) -> None:
         """Refuse to continue a run whose `key` (arguments, data, teacher) was another, `but` for some names in it.
@@ -82,43 +88,60 @@ class Run:
             )
 
     def result(self) -> Record | None:
-        """What a finished run came to; None where it is not finished."""
-        return read_json(self._result) if self._result.exists() else None
+        """What a finished run came to; None where it is not finished.
+
+        Raises:
+            UserError: result.json is damaged, or holds no result.
+        """
+        return read_result(self._result) if self._result.exists() else None
 
     def finish(self, result: Record) -> None:
         """Write the result; from now on the run is finished."""
         write_json(self._result, result)
 
-    def load(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None. The log is cut back to the line at which it was written.
+    def load(self) -> Checkpoint | None:
+        """The last checkpoint that is whole, or None. The log is cut back to the line at which it was written.
 
         Raises:
-            UserError: a damaged checkpoint, or a log that has lost lines that it had.
+            UserError: no checkpoint is whole, it is of another run, or the log has lost lines that it had or holds
+                lines that no run writes.
         """
-        state = load_checkpoint(self._checkpoint, CHECKPOINT) if self._checkpoint.exists() else None
-        kept = state.pop("log_lines") if state else 0
-        lines = self._lines()
-        if len(lines) < kept:
+        checkpoint, note = self.checkpoints.load(deciding(self.config() or {}))
+        count = checkpoint["log_lines"] if checkpoint else 0
+        lines = whole_lines(self._log)
+        if len(lines) < count:
             raise UserError(
-                f"{self._log} holds {len(lines)} lines, but the checkpoint beside it was written at line {kept}. "
+                f"{self._log} holds {len(lines)} lines, but the checkpoint beside it was written at line {count}. "
                 "Restore the log, or start anew with another --out."
             )
+        for i, line in enumerate(lines[:count], 1):  # now: at the end a training would have been for nothing
+            parse_line(line, f"{self._log}, line {i}")
         if self._log.exists():
-            write_atomic(self._log, b"".join(lines[:kept]))
-        return state
+            write_atomic(self._log, b"".join(lines[:count]))
+        if note:
+            self.note(note)
+        return checkpoint
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint."""
-        save_checkpoint(self._checkpoint, {**state, "log_lines": len(self._lines())})
+    def last_checkpoint(self) -> Checkpoint:
+        """The checkpoint with which a finished run ended.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        try:
+            return self.checkpoints.load_last(deciding(self.config() or {}))
+        except UserError as error:
+            raise UserError(
+                f"{error} Nothing else holds the weights of the run's heads: restore it, or move it away to do without."
+            ) from error
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; the one before it is kept."""
+        self.checkpoints.save(checkpoint, len(whole_lines(self._log)), deciding(self.config() or {}))
 
     def log(self, record: Record) -> None:
         """Add a line to the log."""
         append_line(self._log, json.dumps(record))
-
-    def _lines(self) -> list[bytes]:
-        if not self._log.exists():
-            return []
-        return [line for line in self._log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
     def records(self) -> list[Record]:
         """The lines of the log; a last line that was cut off in writing is left out.
@@ -126,12 +149,11 @@ class Run:
         Raises:
             UserError: another line is damaged.
         """
-        try:
-            return [json.loads(line) for line in self._lines()]
-        except ValueError as error:
-            raise UserError(
-                f"{self._log} is damaged ({error}). Restore it, or start anew with another --out."
-            ) from error
+        return [parse_line(line, f"{self._log}, line {i}") for i, line in enumerate(whole_lines(self._log), 1)]
+
+
+def _hash_of(config: Config) -> str:
+    return content_hash(json.loads(json.dumps(deciding(config))))
 
 
 _NO_RECIPE = ("training", "borrowed", "relates", "needs_index")  # how a term is run, not what it computes
@@ -150,9 +172,9 @@ class SharedCache:
     Several runs may share a folder at the same time; `run` is the one that asks.
     """
 
-    def __init__(self, folder: Path, address: Config, run: Path) -> None:
-        self.folder = folder
-        self.address = address
+    def __init__(self, folder: Path, address: Config, run: Path, note: Callable[[str], None] = _silent) -> None:
+        """`note` is told what a user should know of the files."""
+        self.folder, self.address, self.note = folder, address, note
         self.writer = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:8]
 
     def recipe(self, stage: Stage) -> Config:
@@ -171,7 +193,11 @@ class SharedCache:
         """Keep other runs from training the same stage at the same time; they wait, and then find it done."""
         make_folder(self.folder)
         path = self.path(stage)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        file = path.with_name(f".{path.name}.lock")
+        if locks_missing(file):  # then two runs may train the same at the same time, and the second writes it again
+            yield
+            return
+        lock = FileLock(file)
         with explained(path):
             try:
                 lock.acquire(timeout=0)
@@ -184,27 +210,38 @@ class SharedCache:
             lock.release()
 
     def find(self, stage: Stage) -> tuple[Path, dict[str, dict[str, Tensor]]] | None:
-        """The stored state of each module that the stage trains, or None; a damaged file counts as none."""
+        """The stored state of each module that the stage trains, or None; a damaged file counts as none.
+
+        Raises:
+            UserError: what lies there is no file, and so could not be replaced in the end.
+        """
         path = self.path(stage)
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
+        if not path.is_file():
+            raise UserError(f"{path} is no file, and the cache would write one there. Remove it.")
         try:
-            tensors = load(path.read_bytes())
-        except SafetensorError:
+            states = self._read(path, stage)
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            self.note(f"{stage.name}: {path} is damaged ({error}); it is made anew.")
             return None
+        return path, states
+
+    def _read(self, path: Path, stage: Stage) -> dict[str, dict[str, Tensor]]:
+        metadata, tensors = read_tensor_file(path)
+        if json.loads(metadata.get("recipe", "null")) != json.loads(json.dumps(self.recipe(stage))):
+            raise ValueError("it is of another recipe")
         states: dict[str, dict[str, Tensor]] = {name: {} for name in stage.trains}
         for key, value in tensors.items():
             name, _, rest = key.partition("/")
             states[name][rest] = value
-        return path, states
+        return states
 
     def keep(self, stage: Stage, states: dict[str, dict[str, Tensor]], record: Record) -> Path:
-        """Store the modules' states with the recipe and the stage's last record."""
+        """Store the modules' states with the recipe, the stage's last record and a hash of all."""
         path = self.path(stage)
         make_folder(self.folder)
-        tensors = {
-            f"{name}/{key}": value.cpu().contiguous() for name, state in states.items() for key, value in state.items()
-        }
+        tensors = {f"{name}/{key}": value for name, state in states.items() for key, value in state.items()}
         metadata = {"recipe": json.dumps(self.recipe(stage)), "record": json.dumps(record)}
-        write_atomic(path, save(tensors, metadata), self.writer)
+        write_atomic(path, tensor_file(tensors, metadata), self.writer)
         return path

@@ -16,7 +16,6 @@ from sskd.data.images import Images
 from sskd.data.source import ImageSet
 from sskd.data.streams import Stream
 from sskd.errors import UserError
-from sskd.files import load_checkpoint
 from sskd.jobs.assemble import Prepared, planned, prepare
 from sskd.jobs.job import Job, restored
 from sskd.jobs.machine import as_measured
@@ -26,7 +25,8 @@ from sskd.methods.sskd import Similarity
 from sskd.models.checkpoints import load_state
 from sskd.models.load import Brought
 from sskd.models.network import Network
-from sskd.runs import CHECKPOINT, Config, Run
+from sskd.run_files import Config
+from sskd.runs import Run
 from sskd.seeds import generator_at
 from sskd.train.protocols import Record
 from sskd.train.step import Execution
@@ -214,14 +214,18 @@ def _same(config: Config, parts: Prepared, had_teacher: bool) -> None:
     Raises:
         UserError: they are not those of the run.
     """
-    if tuple(config["class_names"]) != parts.source.class_names:
+    if tuple(config.get("class_names", ())) != parts.source.class_names:
         raise UserError(f"The classes of {parts.source.name} are not those that the run was trained on.")
     train = parts.splits.train
     if isinstance(train, Images) and isinstance(parts.crops, Padded):  # others were stored in another size
-        then, now = config["data"]["train_fingerprint"], train.fingerprint()
+        then, now = config["data"].get("train_fingerprint"), train.fingerprint()
         if then != now:
             raise UserError(f"The training images of {parts.source.name} are not those that the run was trained on.")
-    if had_teacher and parts.teacher is not None and parts.teacher.weights_hash() != config["teacher"]["weights"]:
+    if (
+        had_teacher
+        and parts.teacher is not None
+        and parts.teacher.weights_hash() != config.get("teacher", {}).get("weights")
+    ):
         raise UserError("The teacher is not the one that the run was distilled from: its weights are others.")
 
 
@@ -230,10 +234,10 @@ def _heads(run: Run, parts: Prepared, plan: Plan) -> tuple[Heads | None, tuple[s
     terms = {name: term for name, (_, term) in plan.stages[-1].loss.items() if isinstance(term, Similarity)}
     if not terms:
         return None, ()
-    if not (run.path / "checkpoint.pt").exists():
-        return None, (f"{run.path}/checkpoint.pt is gone, and the heads with it: nothing self-supervised is shown.",)
+    if not (path := run.checkpoints.last).exists():
+        return None, (f"{path} is gone, and the heads with it: nothing self-supervised is shown.",)
     name, term = next(iter(terms.items()))
-    state: dict[str, Any] = load_checkpoint(run.path / "checkpoint.pt", CHECKPOINT)["modules"]
+    state = run.last_checkpoint()["modules"]
     network = copy.deepcopy(parts.student)
     network.backbone.load_state_dict(state["student"])
     load_state(term, state[name], name)

@@ -28,6 +28,7 @@ from sskd.jobs.teachers import describe, pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
 from sskd.reading import Reading
+from sskd.run_files import START_ANEW
 from sskd.runs import Run
 from sskd.seeds import generator_at
 
@@ -122,8 +123,10 @@ def _teacher_of(run: str, trust_code: bool) -> tuple[Brought, tuple[str, ...]]:
     teacher = restored(Path(run), config["arguments"], trust_code).teacher
     if teacher is None:
         raise UserError(f"{run} was trained without a teacher. Give a network itself, without --side teacher.")
-    mean, std = (tuple(config["teacher"][key]) for key in ("mean", "std"))
-    return replace(teacher, mean=mean, std=std), tuple(config["class_names"])
+    told, names = config.get("teacher", {}), config.get("class_names")
+    if names is None or "mean" not in told or "std" not in told:
+        raise UserError(f"{run}/config.json does not say how the teacher was taken. {START_ANEW}")
+    return replace(teacher, mean=tuple(told["mean"]), std=tuple(told["std"])), tuple(names)
 
 
 def _extracted(

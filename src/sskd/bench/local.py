@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from sskd.files import make_folder
 
 TICK = 0.2  # seconds between two looks at the processes
 RETRIES = 1  # of a process that was killed
+SAVING = 10.0  # seconds, for trainings that are stopped to save a checkpoint
 
 
 @dataclass
@@ -87,13 +89,14 @@ class LocalEngine:
     def _stop(self) -> None:
         for one in self.running:
             one.process.terminate()
-            if one.process.stdin:
-                one.process.stdin.close()
+        end = time.monotonic() + SAVING
         for one in self.running:
-            try:
-                one.process.wait(10)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                one.process.wait(max(0.0, end - time.monotonic()))
+            if one.process.stdin:
+                one.process.stdin.close()  # of several processes all see it
+            one.process.kill()
+            one.process.wait()
             one.log.close()
         self.running.clear()
 

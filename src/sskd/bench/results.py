@@ -12,7 +12,8 @@ from typing import Any, Literal
 from sskd.bench.labels import Labels
 from sskd.bench.task import Task
 from sskd.errors import UserError
-from sskd.files import read_json
+from sskd.run_files import LogLine, parse_line, read_config, read_result, whole_lines
+from sskd.validation import convert
 
 Values = Mapping[str, Any]
 KD_LABEL, ALONE_LABEL = "kd", "ce"
@@ -53,18 +54,18 @@ def read_cell(task: Task) -> Cell:
     if not task.begun:
         return Cell(task, "waiting")
     try:
-        config = read_json(task.folder / "config.json")
-        result = read_json(task.folder / "result.json") if task.finished else None
+        config = read_config(task.folder / "config.json")
+        result = read_result(task.folder / "result.json") if task.finished else None
+        return cell_of(task, config, result, read_log(task.folder / "log.jsonl"))
     except UserError:
         return Cell(task, "begun")
-    return cell_of(task, config, result, read_log(task.folder / "log.jsonl"))
 
 
 def cell_of(task: Task, config: Values, result: Values | None, records: Sequence[Values]) -> Cell:
     """A cell of what its run directory holds; `result` is None where the run is not finished."""
     if result is None:
         return Cell(task, "begun", epochs=len(records), config=config)
-    own = str(result["last"].get("stage", "")) if result["last"] else ""
+    own = result["last"].get("stage", "")
     clock = "seconds" if on_gpu(config) else "cpu_seconds"
     timed = [record for record in records if "seconds" in record]
     stages: dict[str, float] = {}
@@ -95,18 +96,18 @@ def on_gpu(config: Values) -> bool:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log, up to the first that is damaged."""
-    if not path.exists():
-        return []
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    try:
-        return list(json.loads(b"[" + b",".join(lines) + b"]"))  # at once: quicker, where no line is damaged
-    except ValueError:
+    lines = whole_lines(path)
+    try:  # at once: quicker, where no line is damaged
+        records: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        convert(records, list[LogLine], str(path))
+        return records
+    except (ValueError, RecursionError, UserError):
         pass
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            found.append(parse_line(line, str(path)))
+        except UserError:
             break
     return found
 
@@ -121,7 +122,7 @@ def read_costs(path: Path) -> list[dict[str, Any]]:
     text = _NESTED.sub(b"}", path.read_bytes())
     try:
         found = list(json.loads(b"[" + text[: text.rfind(b"\n") + 1].strip().replace(b"\n", b",") + b"]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return read_log(path)
     return found if all(isinstance(one, dict) and "cpu_seconds" in one for one in found) else read_log(path)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sskd.errors import UserError
 from sskd.optim import Optim
 from sskd.reading import Reading
+from sskd.run_files import read_result
 
 if TYPE_CHECKING:
     from sskd.jobs.job import Job
@@ -27,8 +28,11 @@ class Task:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has a result."""
-        return (self.folder / "result.json").exists()
+        """Whether the run has a result, and no file that only stands in its place."""
+        try:
+            return (path := self.folder / "result.json").exists() and bool(read_result(path))
+        except UserError:
+            return False
 
     @property
     def begun(self) -> bool:

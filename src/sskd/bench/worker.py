@@ -4,12 +4,14 @@ Its standard input is a pipe that nothing is written to: whoever gave the task h
 """
 
 import os
+import signal
 import sys
 import threading
 import traceback
 
 from sskd.bench.task import Task, perform
 from sskd.errors import UserError
+from sskd.stopping import Terminated, handling_sigterm
 
 FAILED = "failed: "  # begins the line of the log that says why
 
@@ -25,12 +27,16 @@ def main() -> int:
     threading.Thread(target=_end_with_giver, daemon=True).start()
     task = Task.parsed(sys.argv[1])
     try:
-        perform(task)
+        with handling_sigterm():
+            perform(task)
     except UserError as error:
         print(FAILED + " ".join(str(error).split()), flush=True)
         return 2
     except KeyboardInterrupt:
         return 130
+    except Terminated:  # a checkpoint has been saved, if a training ran: end as the signal does
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     except Exception as error:
         traceback.print_exc()
         print(f"{FAILED}unexpected {type(error).__name__}: {' '.join(str(error).split())}", flush=True)

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 import jsonargparse
 from rich.console import Console
 
+from sskd.cli.ending import ended, stopped
 from sskd.errors import UserError
+from sskd.stopping import STATUS, Terminated, handling_sigterm
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
 COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torch, and `report` does not
@@ -92,6 +94,21 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    command = words[0] if words else ""
+    try:
+        with handling_sigterm():
+            return ended(_run(words))
+    except KeyboardInterrupt:
+        print(stopped(command, "interrupted"), file=sys.stderr)
+        return ended(130)
+    except Terminated:
+        print(stopped(command, "ended by SIGTERM"), file=sys.stderr)
+        return ended(STATUS)
+    except SystemExit as error:  # after --help
+        sys.exit(ended(error.code if isinstance(error.code, int) else int(error.code is not None)))
+
+
+def _run(words: list[str]) -> int:
     debug = "--debug" in words
     words = _with_place(_with_list([word for word in words if word != "--debug"]))
     try:
@@ -103,25 +120,24 @@ def main(arguments: list[str] | None = None) -> int:
             prog="sskd",
             description=ABOUT,
         )
+        if isinstance(result, dict):
+            from sskd.train.distributed import launched
+
+            if launched().rank == 0:
+                _show(result)
     except UserError as error:
         if debug:
             traceback.print_exc()
         print(f"sskd: {_line(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("sskd: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
-        return 130
     except Exception as error:
+        if isinstance(error, OSError) and (status := ended(0)):  # printing failed
+            return status
         if debug:
             raise
         name = type(error).__name__
         print(f"sskd: unexpected {name}: {_line(error)}. Repeat with --debug to see where.", file=sys.stderr)
         return 1
-    if isinstance(result, dict):
-        from sskd.train.distributed import launched
-
-        if launched().rank == 0:
-            _show(result)
     return 0
 
 

@@ -127,7 +127,7 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
     Raises:
         UserError: as `check`; there are no weights; several processes; the directory holds a run of another config.
     """
-    run = Run(job.out)
+    run = Run(job.out, display.note)
     if job.init is None:
         raise UserError(
             "epochs 0 checks and keeps weights that are there; say which: --init WEIGHTS, or a --model that brings its "
@@ -145,7 +145,7 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
     coded = is_factory(own.architecture) and module is None
     for note in (*source.notes, *record["notes"], *([READ_BACK.format(own.architecture)] if coded else [])):
         display.note(note)
-    with alone_in(job.out):
+    with alone_in(job.out, display.note):
         run.start({"arguments": job.arguments(), "class_names": list(own.class_names), "environment": environment()})
         save_network(own, own.backbone.cpu().state_dict(), run.student, shape)
         measured = {"epoch": 0, "test": {key: record[key] for key in ("top1", "top5")}}

@@ -30,6 +30,7 @@ from sskd.models.checkpoints import save_network
 from sskd.models.fold import inference_copy
 from sskd.models.zoo import resolve
 from sskd.progress import Display
+from sskd.run_files import read_result
 from sskd.runs import Run, SharedCache
 from sskd.train.distributed import World, join, local_device, losses_explained, neighbours, parted, refuse_uneven
 from sskd.train.loop import Data, Schedule, Trainer
@@ -54,7 +55,7 @@ def execute(job: Job, display: Display) -> Record:
 
 def _execute(job: Job, device: str, world: World, display: Display) -> Record:
     check_options(find_method(job.method), job.method, job.options)
-    run = Run(job.out)
+    run = Run(job.out, display.note)
     begun = world.agreed(run.config() if world.first else None)
     if begun is not None:
         if world.first:
@@ -63,6 +64,8 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
         if (result := world.agreed(run.result() if world.first else None)) is not None:
             display.note(f"{job.out} is finished already; nothing to do.")
             return dict(result)
+        if world.first:
+            run.refuse_edited()
     if "student" not in job.modules and job.init is None:
         resolve(job.network)
     if job.training.threads is not None:
@@ -71,7 +74,7 @@ def _execute(job: Job, device: str, world: World, display: Display) -> Record:
     refuse_uneven(len(parts.splits.train), job.training.batch_size, world)
     for note in parts.notes:
         display.note(note)
-    with alone_in(job.out) if world.first else nullcontext():
+    with alone_in(job.out, display.note) if world.first else nullcontext():
         return _train(job, run, parts, device, world, display)
 
 
@@ -101,8 +104,8 @@ def refuse_changed(job: Job) -> None:
 
 def _same_weights(place: str, config: Mapping[str, Any]) -> bool:
     """Whether the teacher's run now at `place` ended with the weights that a run with this config was taught by."""
-    result, taught = Path(place) / "result.json", (config.get("teacher") or {}).get("weights")
-    return taught is not None and result.is_file() and read_json(result).get("weights") == taught
+    result, taught = Path(place) / "result.json", config.get("teacher", {}).get("weights")
+    return taught is not None and result.is_file() and read_result(result).get("weights") == taught
 
 
 def _train(job: Job, run: Run, parts: Assembled, device: str, world: World, display: Display) -> Record:
@@ -186,7 +189,7 @@ def _trainer(
         silent = Silent()
         told: tuple[Keeper, Shared, Listener] = (silent, silent, silent)
     else:
-        shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out)
+        shared = SharedCache(job.cache or job.out.parent / "cache", address, job.out, display.note)
         listener = with_curves(display, job.out / "tensorboard") if training.tensorboard else display
         told = (run, shared, listener)
     teacher = parts.teacher

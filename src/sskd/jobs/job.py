@@ -1,8 +1,7 @@
 """A training, described by plain values."""
 
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from sskd.models.folders import FUNCTION, is_factory, untrusted
 from sskd.models.load import Brought
 from sskd.reading import Reading
 from sskd.settings import Training
+from sskd.validation import convert
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,26 @@ def restored(out: Path, arguments: Mapping[str, Any], trust_code: bool = False) 
     """The job of a run in `out`, from the arguments that its config holds.
 
     Raises:
-        UserError: arguments that this version does not know, or that name code, unless that is trusted.
+        UserError: arguments that this version does not know, or values that they cannot have; arguments that name
+            code, unless that is trusted.
     """
     if not trust_code and (named := _named_code(arguments)):
         raise UserError(untrusted(f"{out}/config.json", named))
     try:
-        job: Job = _restored(Job, {**arguments, "out": out, "trust_code": trust_code})
-    except TypeError as error:
+        plain: Any = convert({**arguments, "out": out}, _Described, "arguments")
+    except UserError as error:
         raise UserError(
-            f"The arguments in {out}/config.json are not those of this version ({error}). Look at the run with the "
-            "version that it names under environment."
+            f"{out}/config.json cannot be understood ({error}) Restore it, or look at the run with the version of sskd "
+            "that it names under environment."
         ) from error
-    return job
+    values = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    return Job(**values, trust_code=trust_code)
+
+
+_Described = make_dataclass(
+    "_Described", [(f.name, f.type, f) for f in fields(Job) if f.name not in ("modules", "source", "trust_code")]
+)
+"""What of a job a config holds: no objects, and no trust."""
 
 
 def _named_code(arguments: Mapping[str, Any]) -> list[str]:
@@ -99,16 +107,3 @@ def _named_code(arguments: Mapping[str, Any]) -> list[str]:
     found += [*options.values()] if isinstance(options, dict) else []
     named = [one for one in found if isinstance(one, str) and is_factory(one) and not one.startswith("module:")]
     return [*dict.fromkeys(named)]
-
-
-def _restored(kind: Any, value: Any) -> Any:
-    """A value of JSON as what the annotation says: a dataclass of a dictionary, a tuple of a list."""
-    if isinstance(value, list):
-        return tuple(value)
-    if not isinstance(value, dict):
-        return value
-    meant = next((one for one in (kind, *typing.get_args(kind)) if is_dataclass(one)), None)
-    if meant is None:
-        return value
-    hints = typing.get_type_hints(meant)
-    return meant(**{name: _restored(hints.get(name), inner) for name, inner in value.items()})  # type: ignore[operator]

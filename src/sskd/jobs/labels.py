@@ -8,9 +8,10 @@ from safetensors.torch import save
 
 from sskd.data.splits import Splits
 from sskd.errors import UserError
-from sskd.files import read_json, write_atomic
+from sskd.files import write_atomic
 from sskd.jobs.job import Job
 from sskd.models.load import Brought
+from sskd.run_files import read_config
 
 FILE = "labels.safetensors"
 
@@ -49,7 +50,7 @@ def _teacher_saw(teacher: Brought | None) -> dict[str, Any] | None:
     if teacher is None or not (place := Path(teacher.place) / "config.json").is_file():
         return None
     try:
-        config = read_json(place)
+        config = read_config(place)
     except UserError:
         return None
     arguments = config.get("arguments", {})

@@ -15,6 +15,7 @@ from sskd.jobs.job import Job
 from sskd.jobs.room import NoRoom, smaller, stepped, with_room
 from sskd.jobs.teachers import pick_device
 from sskd.progress import Display
+from sskd.run_files import START_ANEW
 from sskd.runs import Run
 from sskd.settings import Training
 from sskd.train.choose import candidates, compiled, fastest, has_compiler, title
@@ -31,13 +32,7 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
         UserError: the config does not say it.
     """
     config = run.config() or {}
-    try:
-        execution = Execution(**config["execution"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.path}/config.json is damaged: its execution cannot be read ({error}). "
-            "Restore it, or start anew with another --out."
-        ) from error
+    execution = convert(config.get("execution"), Execution, f"{run.path}/config.json, execution", START_ANEW)
     if torch.device(execution.device).type != torch.device(device).type:
         display.note(f"This run began on {pick_device(execution.device)}; it goes on there.")
     else:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from sskd.files import explained, make_folder, write_atomic
 from sskd.models.matching import Containers, State
 from sskd.models.misfit import COUNTER, difference, differing_shapes, quantised
 from sskd.models.network import Network
+from sskd.tensor_files import read_tensor_file, tensor_file
 
 DEEPEST = 4  # dictionaries within one another, in a weights file
 
@@ -54,7 +54,7 @@ def read_containers(path: Path) -> Containers:
         )
     try:
         if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
+            content: Any = read_tensor_file(path)[1]
         else:
             with torch.serialization.safe_globals(_SAFE):
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,7 +86,8 @@ def _unreadable(path: Path, error: Exception) -> str:
             f"{path} holds {code[1]}, which could only be loaded by running code, and so is refused. "
             "Save the plain state dict (torch.save(model.state_dict(), path), or safetensors) and give that."
         )
-    reason = str(error).split(". ", 1)[0].strip().split("\n", 1)[0] or "it ends too early"
+    text = "" if "weights_only" in str(error) else str(error)  # torch then advises to run the code in the file
+    reason = text.split(". ", 1)[0].strip().split("\n", 1)[0] or "it ends too early, or holds more than tensors"
     return f"{path} is damaged or no weights file: {reason}. Copy or download it again."
 
 
@@ -181,6 +182,5 @@ def save_network(network: Network, state: State, folder: Path, image_shape: tupl
         classes = len(network.class_names)
         described = {"architecture": network.architecture, "num_classes": classes, **label_names}
         config = json.dumps({**described, "pretrained_cfg": {**facts, "num_classes": classes}}, indent=2).encode()
-    tensors = unshared(state)
-    write_atomic(folder / "model.safetensors", safetensors.torch.save(tensors))
+    write_atomic(folder / "model.safetensors", tensor_file(unshared(state)))
     write_atomic(folder / "config.json", config)

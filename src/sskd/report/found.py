@@ -12,6 +12,8 @@ from sskd.bench.table import unit_of
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import held
+from sskd.run_files import RunConfig, RunResult
+from sskd.validation import convert
 
 Values = Mapping[str, Any]
 RUN_FILES = ("config.json", "log.jsonl", "result.json")
@@ -142,7 +144,7 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A JSON object, or None and what is wrong with the file."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, f"{path} cannot be read ({' '.join(str(error).split())})."
     return (value, "") if isinstance(value, dict) else (None, f"{path} holds no object.")
 
@@ -175,12 +177,11 @@ def read_run(folder: Path) -> FoundRun:
 
 
 def _check(config: Values) -> None:
-    """Raise where what is read later is no object, or no list of them."""
-    arguments = config.get("arguments") or {}
-    objects = [arguments, *(config.get(name) or {} for name in ("data", "teacher", "execution"))]
-    objects += [arguments.get(name) or {} for name in ("training", "options", "teacher", "init", "reading")]
-    if not all(isinstance(one, dict) for one in (*objects, *(config.get("stages") or []))):
-        raise TypeError
+    """Raise a `TypeError` where a config is not as runs write it."""
+    try:
+        convert(config, RunConfig, "config.json")
+    except UserError as error:
+        raise TypeError(str(error)) from error
 
 
 def _formed(table: Values, study: Values) -> bool:
@@ -202,8 +203,11 @@ def _epochs(found: Sequence[Any]) -> list[Values]:
 
 
 def _measured(result: Values) -> bool:
-    last = result.get("last")
-    return isinstance(last, dict) and isinstance((last.get("test") or {}).get("top1"), int | float)
+    try:
+        convert(result, RunResult, "result.json")
+    except UserError:
+        return False
+    return True
 
 
 def _analyses(folder: Path) -> tuple[dict[str, Values], list[str]]:

@@ -16,8 +16,10 @@ from sskd.methods.plan import Plan, Stage
 from sskd.models.checkpoints import load_state
 from sskd.models.network import Network
 from sskd.seeds import mix
+from sskd.stopping import Terminated, saving_on_sigterm, stop_requested
 from sskd.train.advance import Advance, advance_of
 from sskd.train.averaging import Averaging
+from sskd.train.checkpoint import Checkpoint
 from sskd.train.distributed import World
 from sskd.train.evaluate import evaluated
 from sskd.train.meters import Meter, Part
@@ -91,7 +93,7 @@ class Trainer:
         Raises:
             UserError: a loss that is not finite; a checkpoint that cannot be written.
         """
-        state = self.world.agreed(self.keeper.load())
+        state: Checkpoint | None = self.world.agreed(self.keeper.load())
         names = [stage.name for stage in self.plan.stages]
         if state and state["stage"] not in names:
             raise UserError(
@@ -116,18 +118,19 @@ class StageRun:
         self.seed = 0 if stage.shared else trainer.schedule.seed
         self.device = torch.device(trainer.execution.device)
 
-    def run(self, state: dict[str, Any] | None) -> None:
+    def run(self, state: Checkpoint | None) -> None:
         """Train from `state`, or from the cache or the start where there is none."""
         trainer = self.trainer
         with trainer.shared.hold(self.stage, trainer.listener.note) if self.stage.shared else nullcontext():
             self._run(state)
 
-    def _run(self, state: dict[str, Any] | None) -> None:
+    def _run(self, state: Checkpoint | None) -> None:
         if state is None and self.stage.shared and self._reuse():
             return
         step = Step(self.stage, self.trainer.student, self.trainer.teacher, self.trainer.execution, self.trainer.world)
         try:
-            self._train(step, state)
+            with saving_on_sigterm():
+                self._train(step, state)
         finally:
             step.close()
             for module in self.modules.values():
@@ -139,7 +142,9 @@ class StageRun:
 
     def _reuse(self) -> bool:
         found = self.trainer.world.agreed(self.trainer.shared.find(self.stage))
-        if found is None or any(self.modules[name].state_dict().keys() != one.keys() for name, one in found[1].items()):
+        if found is None or any(
+            _shapes(self.modules[name].state_dict()) != _shapes(one) for name, one in found[1].items()
+        ):
             return False
         path, states = found
         for name, values in states.items():
@@ -148,7 +153,7 @@ class StageRun:
         self.trainer.listener.note(f"{self.stage.name}: reused from {path}")
         return True
 
-    def _train(self, step: Step, state: dict[str, Any] | None) -> None:
+    def _train(self, step: Step, state: Checkpoint | None) -> None:
         trained = self.enter()
         step.known, looked = remembered(self, step), Looked(self, step)
         parameters = [p for module in trained for p in module.parameters()]
@@ -174,6 +179,8 @@ class StageRun:
                 self._remember(record)
                 self.trainer.keeper.log(record)
                 self.trainer.keeper.save(self._state(epoch + 1, part, optimizer))
+                if stop_requested():
+                    raise Terminated
             else:
                 self.trainer.keeper.log(record)
             self.trainer.listener.epoch(record)
@@ -198,17 +205,20 @@ class StageRun:
             measured = {"total": losses.total, **losses.terms, **losses.watched}
             part.meter.update(measured, epoch * steps + i, len(cut.labels))
             part.steps, part.seconds, images = i + 1, before + time.perf_counter() - began, len(cut.whole)
+            stop = stop_requested()  # never asked of several processes
             # Clocks differ: several processes look after as many steps.
-            if part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL:
+            if stop or (part.steps % looks == 0 if world.size > 1 else time.perf_counter() - looked > INTERVAL):
                 looked = time.perf_counter()
                 advance.averaging.look()
                 part.meter.check(self.stage.name)
                 self.trainer.listener.progress(self.stage.name, epoch, self.stage.epochs, part.steps / steps)
-                if world.agreed(looked - saved > schedule.checkpoint_every) and part.steps < steps:
+                if world.agreed(stop or looked - saved > schedule.checkpoint_every) and part.steps < steps:
                     saved = looked
                     world.average_statistics(self.modules)
                     part.meter = world.collected(part.meter, self.device)
                     self.trainer.keeper.save(self._state(epoch, part, advance.optimizer))
+                    if stop:
+                        raise Terminated
         part.meter = world.collected(part.meter, self.device)
         part.meter.check(self.stage.name)
         means, seconds = part.meter.read(), before + time.perf_counter() - began
@@ -258,7 +268,7 @@ class StageRun:
         state: dict[str, Tensor] = self.trainer.student.backbone.state_dict()
         return state
 
-    def _state(self, epoch: int, part: Part, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    def _state(self, epoch: int, part: Part, optimizer: torch.optim.Optimizer) -> Checkpoint:
         modules = {name: module.state_dict() for name, module in self.modules.items() if name != "teacher"}
         modules["student"] = self._student_state()
         return {
@@ -271,7 +281,7 @@ class StageRun:
             "best": self.trainer.best,
         }
 
-    def _restore(self, state: dict[str, Any], optimizer: torch.optim.Optimizer) -> tuple[int, Part]:
+    def _restore(self, state: Checkpoint, optimizer: torch.optim.Optimizer) -> tuple[int, Part]:
         for name, values in state["modules"].items():
             target = self.trainer.student.backbone if name == "student" else self.modules[name]
             load_state(target, values, name)
@@ -281,3 +291,7 @@ class StageRun:
         if not self.trainer.world.first:  # the first process has what all had measured
             part.meter = Meter()
         return int(state["epoch"]), part
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sskd.errors import UserError
+from sskd.train.checkpoint import MeterState, PartState
 
 
 class Meter:
@@ -36,12 +36,12 @@ class Meter:
         self._first_bad.masked_fill_(bad, step)
         self._weight += weight
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> MeterState:
         """For a checkpoint."""
         return {"names": self._names, "sums": self._sums, "first_bad": self._first_bad, "weight": self._weight}
 
     @classmethod
-    def restored(cls, state: dict[str, Any], device: torch.device) -> "Meter":
+    def restored(cls, state: MeterState, device: torch.device) -> "Meter":
         """From a checkpoint."""
         meter = cls()
         meter._names, meter._weight = state["names"], state["weight"]
@@ -50,7 +50,7 @@ class Meter:
         return meter
 
     @classmethod
-    def merged(cls, states: Sequence[dict[str, Any]], device: torch.device) -> "Meter":
+    def merged(cls, states: Sequence[MeterState], device: torch.device) -> "Meter":
         """One meter of the states of several processes' meters; a process may have seen nothing."""
         seen = [state for state in states if state["sums"] is not None]
         if not seen:
@@ -58,7 +58,7 @@ class Meter:
         sums = torch.stack([state["sums"].cpu() for state in seen]).sum(0)
         bad = torch.stack([state["first_bad"].cpu() for state in seen])
         first = torch.where(bad < 0, torch.iinfo(bad.dtype).max, bad).amin(0)
-        state = {
+        state: MeterState = {
             "names": seen[0]["names"],
             "sums": sums,
             "first_bad": torch.where((bad < 0).all(0), -1, first),
@@ -99,11 +99,11 @@ class Part:
     seconds: float = 0.0
     meter: Meter = field(default_factory=Meter)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> PartState:
         """For a checkpoint."""
         return {"steps": self.steps, "seconds": self.seconds, "meter": self.meter.state()}
 
     @classmethod
-    def restored(cls, state: dict[str, Any], device: torch.device) -> "Part":
+    def restored(cls, state: PartState, device: torch.device) -> "Part":
         """From a checkpoint."""
         return cls(state["steps"], state["seconds"], Meter.restored(state["meter"], device))

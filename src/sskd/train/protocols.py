@@ -3,24 +3,23 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from sskd.methods.plan import Stage
-
-Record = dict[str, Any]
-"""One line of a run's log."""
+from sskd.run_files import Record as Record
+from sskd.train.checkpoint import Checkpoint
 
 
 class Keeper(Protocol):
     """Where a run keeps its state and its log."""
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Checkpoint | None:
         """The last checkpoint, or None; the log is cut back to it."""
         ...
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint."""
         ...
 
@@ -64,10 +63,10 @@ class Listener(Protocol):
 class Silent:
     """Keeper, cache and listener of a process that is not the first: the first speaks for all."""
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Checkpoint | None:
         """Nothing; the first process hands its checkpoint out."""
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Nothing."""
 
     def log(self, record: Record) -> None:
