@@ -32,9 +32,9 @@ from benchmarks.worker import CONTEXT, seconds, wait
 from sskd.data.crops import Resized
 from sskd.data.decode import open_image
 from sskd.data.decoded import random_crops
-from sskd.files import save_checkpoint
 from sskd.memory import sent
 from sskd.train.advance import WARM
+from sskd.train.checkpoint import save_checkpoint
 
 ROUNDS = 3
 MIB = 2**20

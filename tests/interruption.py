@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save
 
 from sskd.runs import Run
+from sskd.train.checkpoint import Checkpoint
 from tests.conftest import TRAINING, Outcome
 
 SHORT = ("--epochs", "2", "--options.head_epochs", "1")
@@ -22,6 +24,32 @@ def assert_refused(outcome: Outcome, *fragments: str) -> None:
     assert "Traceback" not in outcome.err
     for fragment in fragments:
         assert fragment in outcome.err
+
+
+def checkpoint_at(epoch: int) -> Checkpoint:
+    """A small checkpoint after so many epochs."""
+    return {
+        "stage": "s",
+        "epoch": epoch,
+        "part": {"steps": 0, "seconds": 0.0, "meter": {"names": [], "sums": None, "first_bad": None, "weight": 0}},
+        "modules": {"student": {"weight": torch.full((3,), float(epoch)), "count": torch.tensor(epoch)}},
+        "optimizer": {"state": {0: {"momentum_buffer": torch.rand(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "last": {"stage": "s", "epoch": epoch},
+        "best": {},
+    }
+
+
+def flipped(content: bytes, at: int, bits: int = 1) -> bytes:
+    """The content with bits flipped in one byte."""
+    return content[:at] + bytes([content[at] ^ bits]) + content[at + 1 :]
+
+
+def change_weights(run: Path) -> None:
+    """Make the run's student another network: a whole file, with one bit of a weight changed."""
+    path = run / "student" / "model.safetensors"
+    values = load_file(path)
+    values["fc.bias"].view(torch.uint8)[0] ^= 1
+    path.write_bytes(save(values))
 
 
 def untimed(record: dict[str, Any]) -> dict[str, Any]:

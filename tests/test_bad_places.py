@@ -38,7 +38,7 @@ def test_log_that_is_damaged(distil: Cli, tmp_path: Path) -> None:
     assert distil(*words).code == 0
     (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / "log.jsonl").write_text("garbage\n")
-    assert_refused(distil(*words), "log.jsonl is damaged", "Restore it")
+    assert_refused(distil(*words), "log.jsonl, line 1 is damaged", "Restore it")
 
 
 def test_a_message_of_several_lines_is_told_in_one(
@@ -61,7 +61,7 @@ def test_config_that_is_no_text(distil: Cli, tmp_path: Path) -> None:
     assert_refused(distil("--config", tmp_path / "config.yaml"), "the config file is not text")
 
 
-@pytest.mark.parametrize("change", [{"device": "cpu", "speed": 3}, None])
+@pytest.mark.parametrize("change", [{"device": "cpu", "precision": "fp33"}, None])
 def test_execution_that_is_damaged(
     change: object, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +69,7 @@ def test_execution_that_is_damaged(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "execution": change}))
     refused = distil("--out", tmp_path / "run", *SHORT)
-    assert_refused(refused, "config.json is damaged: its execution cannot be read", "start anew")
+    assert_refused(refused, "config.json", "execution", "Restore it, or start anew")
 
 
 def test_log_that_lost_lines(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,9 @@ def test_interruption(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr("sskd.runs.Run.save", interrupted)
         outcome = distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "2")
     assert outcome.code == 130
-    assert outcome.err == "sskd: interrupted; the same command continues from the last checkpoint.\n"
+    assert (
+        outcome.err == "sskd: interrupted; the same command continues from the last checkpoint, if one was written.\n"
+    )
     assert distil("--out", tmp_path / "run", "--method", "kd", "--epochs", "2").code == 0
 
 

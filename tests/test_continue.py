@@ -10,7 +10,17 @@ import torch
 
 from sskd.cli.main import main
 from tests.conftest import Cli
-from tests.interruption import SHORT, assert_equal, outcome, stop_after, tensors, words_for
+from tests.interruption import (
+    SHORT,
+    assert_equal,
+    assert_refused,
+    change_weights,
+    flipped,
+    outcome,
+    stop_after,
+    tensors,
+    words_for,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,9 +53,9 @@ def test_other_teacher_or_data_under_the_same_name(
     words = words_for(data, model, run, *SHORT)
     stop_after(monkeypatch, lambda: main(words), 5)
     weights = model / "student" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    weights.write_bytes(flipped(content := weights.read_bytes(), len(content) - 1))
+    assert_refused(sskd(*words), f"{weights} is damaged", "it does not hold what was written (SHA-256)")
+    change_weights(model)
     refused = sskd(*words)
     assert refused.code == 2
     assert "another config (teacher: weights: '" in refused.err
@@ -68,10 +78,7 @@ def test_a_teacher_that_was_moved(
     shutil.copytree(there, here)
     result = json.loads((there / "result.json").read_text())
     (here / "result.json").write_text(json.dumps({**result, "weights": "other"}))
-    weights = here / "student" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    change_weights(here)
     assert "config (teacher: weights: '" in sskd(*words_for(few, here, run, *SHORT)).err, "under the same name"
     other = here.rename(tmp_path / "other")
     assert "config (arguments: teacher.place: '" in sskd(*words_for(few, other, run, *SHORT)).err
@@ -110,22 +117,54 @@ def test_killed_while_the_config_was_written(distil: Cli, tmp_path: Path) -> Non
 def test_damaged_checkpoint(
     content: bytes | None, distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 8)
-    checkpoint = run / "checkpoint.pt"
-    if content is None:
-        torch.save({"weights": torch.zeros(2)}, checkpoint)
-    else:
-        checkpoint.write_bytes(content and checkpoint.read_bytes()[:-100])
+    """The one before it is taken; where that is damaged too, both are named, and nothing is changed."""
+    run, whole = tmp_path / "run", tmp_path / "whole" / "run"
+    assert distil("--out", whole, *SHORT).code == 0
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 10)  # after the student's first epoch
+    last, previous = run / "checkpoint.pt", run / "checkpoint.previous.pt"
+    good = previous.read_bytes()
+
+    def damage(path: Path) -> None:
+        if content is None:
+            torch.save({"weights": torch.zeros(2)}, path)
+        else:
+            path.write_bytes(content and path.read_bytes()[:-100])
+
+    for path in (last, previous):
+        damage(path)
     log = (run / "log.jsonl").read_text()
     refused = distil("--out", run, *SHORT)
-    assert refused.code == 2
-    assert f"The checkpoint {checkpoint} cannot be read" in refused.err
-    assert "Delete it to start the run anew" in refused.err
-    assert "Traceback" not in refused.err
+    names = (f"The checkpoint {last} cannot be read (", f"The checkpoint {previous} cannot be read (")
+    assert_refused(refused, *names, f"Delete {last} and {previous} to start the run anew.")
     assert (run / "log.jsonl").read_text() == log
-    checkpoint.unlink()
-    assert distil("--out", run, *SHORT).code == 0
+    previous.write_bytes(good)
+    again = distil("--out", run, *SHORT)
+    assert again.code == 0
+    assert (
+        f"{last} cannot be read (" in again.out and "goes on from the one before, checkpoint.previous.pt" in again.out
+    )
+    assert_equal(outcome(run), outcome(whole))
+
+
+def test_a_checkpoint_of_another_seed(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    for folder, seed in ((run, "0"), (other, "1")):
+        stop_after(monkeypatch, lambda: distil("--out", folder, *SHORT, "--seed", seed), 5)  # noqa: B023
+    shutil.copy(other / "checkpoint.pt", run / "checkpoint.pt")
+    refused = distil("--out", run, *SHORT)
+    assert_refused(refused, "checkpoint.pt is of another run", "arguments.training.seed: 1 there, 0 now")
+
+
+def test_an_execution_that_was_edited(distil: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another precision another student would come out."""
+    run = tmp_path / "run"
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 2)  # the config, no checkpoint yet
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(
+        config.replace('"precision": "fp32",\n    "channels', '"precision": "bf16",\n    "channels')
+    )
+    assert (run / "config.json").read_text() != config
+    assert_refused(distil("--out", run, *SHORT), "config.json was changed since the run began", "Restore it")
 
 
 def test_other_threads_and_processor_are_warned_of(
@@ -190,10 +229,7 @@ def test_head_is_not_shared(changed: tuple[str, ...], distil: Cli, tmp_path: Pat
 def test_head_is_not_shared_between_teachers(few: Path, teacher: Path, sskd: Cli, tmp_path: Path) -> None:
     other = tmp_path / "teacher"
     shutil.copytree(teacher, other)
-    weights = other / "student" / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    change_weights(other)
     for number, model in enumerate((teacher, other)):
         assert not reused(sskd(*words_for(few, model, tmp_path / "runs" / str(number), *SHORT)))
     assert len(list((tmp_path / "runs" / "cache").glob("*.safetensors"))) == 2

@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from sskd import files
 from sskd.errors import UserError
@@ -72,23 +71,41 @@ def test_an_error_without_a_number_is_still_said(tmp_path: Path, monkeypatch: py
         files.write_atomic(tmp_path / "file", b"")
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
-def test_damaged_json(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("{", " is not valid JSON"),
+        ("[" * 100_000, " is not valid JSON"),
+        ("\x00", " is not valid JSON"),
+        ("[1]", ": expected names with values; got \\[1\\]"),
+        ("null", ": expected names with values; got None"),
+    ],
+)
+def test_damaged_json(content: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"result\.json is not valid JSON .*start anew with another --out"):
+    with pytest.raises(UserError, match=rf"result\.json{what}.*start anew with another --out"):
         files.read_json(path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_that_locks_no_files(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no other process: the training goes on, and says that nothing keeps others away."""
+
+    def missing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", missing)
+    said = list[str]()
+    with files.alone_in(tmp_path / "run", said.append):
+        assert not files.held(tmp_path / "run")
+    assert said == [
+        f"The file system of {tmp_path}/run cannot lock files ({os.strerror(number)}): see to it that no other process "
+        "trains there."
+    ]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run cannot be made: Not a directory\. Choose another --out"):
         files.make_folder(tmp_path / "file" / "run")
-
-
-def test_an_unreadable_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
-    torch.save({"log_lines": torch.nn.Linear(1, 1)}, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError) as caught:
-        files.load_checkpoint(tmp_path / "checkpoint.pt", "log_lines")
-    assert "checkpoint.pt cannot be read (" in str(caught.value)
-    assert "\n" not in str(caught.value)

@@ -16,7 +16,6 @@ import sskd
 from sskd.data.feed import Share
 from sskd.environment import processor
 from sskd.errors import UserError
-from sskd.files import save_checkpoint
 from sskd.jobs import room
 from sskd.jobs.machine import asked, own_device, resumed
 from sskd.methods import METHODS
@@ -25,6 +24,7 @@ from sskd.models.taps import Tapped
 from sskd.runs import Run
 from sskd.settings import Training
 from sskd.train.averaging import Averaging
+from sskd.train.checkpoint import save_checkpoint
 from sskd.train.distributed import World
 from sskd.train.loop import StageRun
 from sskd.train.rehearsal import rehearse
@@ -254,7 +254,7 @@ def test_a_checkpoint_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 raise MemoryError
             return super().write(content)
 
-    monkeypatch.setattr("sskd.files.io.BytesIO", Full)
+    monkeypatch.setattr("sskd.train.checkpoint.io.BytesIO", Full)
     with pytest.raises(MemoryError, match="a checkpoint could not be put together"):
         save_checkpoint(tmp_path / "checkpoint.pt", {"weights": torch.zeros(1000)})
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import threading
 import time
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from sskd.bench.results import read_cell
+from sskd.bench.task import Task
+from sskd.content_hash import content_hash
 from sskd.data import load_source
 from sskd.data.splits import cut
 from sskd.errors import UserError
 from sskd.files import flat
 from sskd.methods.plan import Optim, Stage, Term
-from sskd.runs import CHECKPOINT, Run, SharedCache
+from sskd.runs import Run, SharedCache
 from tests.conftest import Cli, in_memory
+from tests.interruption import checkpoint_at, flipped
 
 
 def begun(path: Path, **arguments: object) -> Run:
@@ -60,41 +65,103 @@ def test_log_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     assert run.records() == []
     for epoch in (1, 2):
-        run.log({"epoch": epoch})
-    run.save({**dict.fromkeys(CHECKPOINT), "modules": torch.arange(3)})
-    run.log({"epoch": 3})
+        run.log({"stage": "s", "epoch": epoch})
+    run.save(checkpoint_at(2))
+    run.log({"stage": "s", "epoch": 3})
     with (run.path / "log.jsonl").open("a") as log:
-        log.write('{"epoch": 4')
+        log.write('{"stage": "s", "epoch": 4')
     assert [record["epoch"] for record in run.records()] == [1, 2, 3]
     again = Run(run.path)
     state = again.load()
     assert state is not None
-    assert state["modules"].tolist() == [0, 1, 2]
-    assert "log_lines" not in state
-    assert (run.path / "log.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
-    again.log({"epoch": 3})
+    assert state["modules"]["student"]["weight"].tolist() == [2.0] * 3
+    assert (run.path / "log.jsonl").read_text() == '{"stage": "s", "epoch": 1}\n{"stage": "s", "epoch": 2}\n'
+    again.log({"stage": "s", "epoch": 3})
     assert [record["epoch"] for record in again.records()] == [1, 2, 3]
 
 
 def test_without_a_checkpoint_the_log_begins_anew(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    run.log({"epoch": 1})
+    run.log({"stage": "s", "epoch": 1})
     assert run.load() is None
     assert run.records() == []
 
 
-@pytest.mark.parametrize("damage", [b"garbage\n", b"\xff\xfe\n", b'{"epoch"\n'])
-def test_damaged_log(damage: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (b"garbage\n", "is damaged"),
+        (b"\xff\xfe\n", "is damaged"),
+        (b'{"epoch"\n', "is damaged"),
+        (b"null\n", "expected names with values; got None"),
+        (b"[1]\n", "expected names with values"),
+        (b"{}\n", "missing required field stage"),
+        (b'{"stage": "s", "seconds": "long"}\n', "seconds: expected a number; got 'long'"),
+    ],
+)
+def test_damaged_log(damage: bytes, what: str, tmp_path: Path) -> None:
+    """It is refused before a training goes on, not at its end."""
+    run, good = begun(tmp_path / "run"), b'{"stage": "s", "epoch": 2}\n'
+    (run.path / "log.jsonl").write_bytes(good + damage)
+    run.save(checkpoint_at(2))
+    (run.path / "log.jsonl").write_bytes(good + damage + good)
+    for read in (run.records, run.load):
+        with pytest.raises(UserError, match=rf"log\.jsonl, line 2.*{what}.*Restore it, or start anew with another"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "log.jsonl"])
+def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    (run.path / "log.jsonl").write_bytes(damage + b'{"epoch": 2}\n')
-    with pytest.raises(UserError, match=r"log\.jsonl is damaged \(.*Restore it, or start anew with another --out"):
-        run.records()
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).mkdir()
+    read = {"config.json": run.config, "result.json": run.result, "log.jsonl": run.records}[name]
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Is a directory\)"):
+        read()
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", "{}", '{"last": null, "best": null}',
+                                     '{"last": {"epoch": 1, "test": {}}, "best": null}', "[" * 100_000])  # fmt: skip
+def test_a_result_that_is_none_does_not_count(content: str, tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.path / "result.json").write_text(content)
+    with pytest.raises(UserError, match=r"result\.json.*Delete it, and the command that made the run finishes it"):
+        run.result()
+    task = Task("t", "student", run.path, {})
+    assert not task.finished
+    assert read_cell(task).status == "begun"
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '{"arguments": null}', '{"arguments": {"training": 3}}',
+                                     '{"data": {"train_images": "many"}}', '{"stages": [3]}',
+                                     '{"class_names": {}}', '{"teacher": 3}', '{"execution": [1]}'])  # fmt: skip
+def test_a_config_of_another_shape(content: str, tmp_path: Path) -> None:
+    run = begun(tmp_path / "run")
+    (run.path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json.*expected.*Restore it, or start anew with another --out"):
+        run.config()
+    assert read_cell(Task("t", "student", run.path, {})).status == "begun"
+
+
+def test_a_config_that_was_edited(tmp_path: Path) -> None:
+    """In what decides the result; where things lie, and the machine, may change."""
+    run = Run(tmp_path / "run")
+    run.start({"arguments": {"data": "here", "method": "kd"}, "execution": {"precision": "fp32", "device": "cpu"}})
+    run.refuse_edited()
+    file = run.path / "config.json"
+    written = file.read_text()
+    file.write_text(written.replace("here", "there").replace('"cpu"', '"cuda"'))
+    run.refuse_edited()
+    for before, after in (("fp32", "bf16"), ("kd", "at")):
+        file.write_text(written.replace(before, after))
+        with pytest.raises(UserError, match=r"config\.json was changed since the run began.*Restore it"):
+            run.refuse_edited()
 
 
 def test_log_cut_within_a_character(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
-    (run.path / "log.jsonl").write_bytes(b'{"epoch": 1}\n{"reused": "' + "é".encode()[:1])
-    assert run.records() == [{"epoch": 1}]
+    (run.path / "log.jsonl").write_bytes(b'{"stage": "s"}\n{"reused": "' + "é".encode()[:1])
+    assert run.records() == [{"stage": "s"}]
 
 
 def test_a_place_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +179,10 @@ def test_a_place_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.
 def test_result_means_finished(tmp_path: Path) -> None:
     run = begun(tmp_path / "run")
     assert run.result() is None
-    run.finish({"best": None})
-    assert Run(run.path).result() == {"best": None}
+    result = {"last": {"epoch": 1, "test": {"top1": 0.5}}, "best": None, "own": [1]}
+    run.finish(result)
+    assert Run(run.path).result() == result
+    assert Task("t", "student", run.path, {}).finished
 
 
 # the cache
@@ -163,10 +232,52 @@ def test_cache_tells_recipes_apart(address: dict[str, str], change: dict[str, An
 
 
 def test_damaged_cache_counts_as_none(tmp_path: Path) -> None:
-    cache = SharedCache(tmp_path, {}, tmp_path)
-    path = cache.keep(stage(), {"teacher_head": {"w": torch.zeros(9)}}, {})
-    path.write_bytes(path.read_bytes()[:-4])
+    """Wherever a bit is flipped; what is made anew is what was there."""
+    said = list[str]()
+    cache = SharedCache(tmp_path, {}, tmp_path, said.append)
+    states = {"teacher_head": {"w": torch.arange(9.0), "b": torch.ones(2)}}
+    path = cache.keep(stage(), states, {"epoch": 3})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4])
     assert cache.find(stage()) is None
+    generator, anew = random.Random(0), 0
+    for at in [*range(8), *(generator.randrange(8, len(whole)) for _ in range(60))]:
+        path.write_bytes(flipped(whole, at, 1 << generator.randrange(8)))
+        said.clear()
+        found = cache.find(stage())
+        if found is not None:  # the name of the hash was hit, and nothing else
+            assert content_hash(found[1]) == content_hash(states), at
+            continue
+        anew += 1
+        assert f"{path} is damaged (" in said[-1] and "it is made anew" in said[-1]
+    assert anew >= 60
+    cache.keep(stage(), states, {"epoch": 3})
+    found = cache.find(stage())
+    assert found is not None and content_hash(found[1]) == content_hash(states)
+
+
+def test_a_cached_stage_of_another_recipe_counts_as_none(tmp_path: Path) -> None:
+    said = list[str]()
+    cache = SharedCache(tmp_path, {}, tmp_path, said.append)
+    other = cache.keep(stage(epochs=4), {"teacher_head": {"w": torch.zeros(9)}}, {})
+    other.rename(cache.path(stage()))
+    assert cache.find(stage()) is None and "is of another recipe" in said[0]
+
+
+def test_a_cached_stage_of_the_first_releases(tmp_path: Path) -> None:
+    """They wrote no hash."""
+    cache = SharedCache(tmp_path, {}, tmp_path)
+    save_file({"teacher_head/w": torch.ones(2)}, cache.path(stage()), {"recipe": json.dumps(cache.recipe(stage()))})
+    found = cache.find(stage())
+    assert found is not None and found[1]["teacher_head"]["w"].tolist() == [1.0, 1.0]
+
+
+def test_a_folder_in_the_place_of_a_cached_stage(tmp_path: Path) -> None:
+    """Refused before the stage is trained, which it would be for nothing."""
+    cache = SharedCache(tmp_path, {}, tmp_path)
+    cache.path(stage()).mkdir()
+    with pytest.raises(UserError, match="is no file, and the cache would write one there"):
+        cache.find(stage())
 
 
 def test_two_students_may_keep_the_same_head_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,7 @@ HASH = "sskd_sha256"  # its key in the metadata
 def tensor_file(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] = {}) -> bytes:
     """The content of a safetensors file. Whoever else reads it (timm, transformers) passes the hash by."""
     whole = {key: value.cpu().contiguous() for key, value in tensors.items()}
-    described = {"format": "pt", **metadata}
-    return bytes(save(whole, {**described, HASH: content_hash([described, whole])}))
+    return bytes(save(whole, {**metadata, HASH: content_hash([dict(metadata), whole])}))
 
 
 def read_tensor_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

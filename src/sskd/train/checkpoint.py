@@ -94,12 +94,9 @@ def load_checkpoint(path: Path) -> StoredCheckpoint:
             if broken := archive.testzip():
                 raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        convert(content, StoredCheckpoint, "its content")
     except Exception as error:  # whatever the unpickler makes of damaged bytes
         raise DamagedCheckpointError(f"{where} cannot be read ({_reason(error)}).") from error
-    try:
-        convert(content, StoredCheckpoint, where)
-    except UserError as error:
-        raise DamagedCheckpointError(f"{where} cannot be read ({error}).") from error
     written = content.pop("sha256", None)
     if written is not None and written != content_hash(content):
         raise DamagedCheckpointError(f"{where} is damaged: it does not hold what was written (SHA-256).")
@@ -112,7 +109,7 @@ def _reason(error: Exception) -> str:
         return "it holds something other than tensors and plain values, or is damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(iter(str(error).rstrip(".").splitlines()), "") or type(error).__name__
 
 
 class Restored(NamedTuple):
