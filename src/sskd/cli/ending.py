@@ -1,5 +1,6 @@
 """How a command ends when it is stopped, or when nobody takes what it prints."""
 
+import errno
 import os
 import sys
 from contextlib import suppress
@@ -32,9 +33,14 @@ def stdout_fault() -> OSError | None:
     return None
 
 
-def ended(status: int) -> int:
-    """The status to exit with, once all output is written; says what stood in its way."""
-    fault = stdout_fault()
+def output_failed(error: OSError) -> bool:
+    """Whether this came of printing: what goes wrong with a file has the file's name, or is a `UserError`."""
+    return error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE)
+
+
+def ended(status: int, fault: OSError | None = None) -> int:
+    """The status to exit with, once all output is written; says what stood in its way (`fault`, if that is known)."""
+    fault = stdout_fault() or fault
     if fault is None:
         return status
     if isinstance(fault, BrokenPipeError):  # such as `| head`, which has seen enough

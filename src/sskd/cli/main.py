@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jsonargparse
 from rich.console import Console
 
-from sskd.cli.ending import ended, stopped
+from sskd.cli.ending import ended, output_failed, stopped
 from sskd.errors import UserError
 from sskd.stopping import STATUS, Terminated, handling_sigterm
 
@@ -131,8 +131,8 @@ def _run(words: list[str]) -> int:
         print(f"sskd: {_line(error)}", file=sys.stderr)
         return 2
     except Exception as error:
-        if isinstance(error, OSError) and (status := ended(0)):  # printing failed
-            return status
+        if isinstance(error, OSError) and output_failed(error):
+            return ended(0, error)
         if debug:
             raise
         name = type(error).__name__
