@@ -139,7 +139,10 @@ def test_output_that_nobody_takes(error: OSError, status: int, said: str, capsys
 
 
 def in_a_process(code: str, **streams: Any) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, **streams)
+    """With a buffered stdout, of which the end is written last."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, env=environment, **streams)
 
 
 def test_interrupted_while_it_imports() -> None:
@@ -151,7 +154,6 @@ def test_interrupted_while_it_imports() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_under_stdout() -> None:
-    """In a process of its own, since Python writes out what is left when it ends."""
     with Path("/dev/full").open("w") as full:
         done = in_a_process("import sys; from sskd.cli.ending import ended; print(3); sys.exit(ended(0))", stdout=full)
     assert (done.returncode, done.stderr) == (2, "sskd: the output could not be written: No space left on device.\n")
