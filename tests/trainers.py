@@ -22,6 +22,7 @@ from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.models.network import create_network
 from sskd.models.normalisation import Normalisation
 from sskd.train import loop
+from sskd.train.checkpoint import Checkpoint
 from sskd.train.distributed import World
 from sskd.train.loop import Data, Schedule, StageRun, Trainer
 from sskd.train.optim import learning_rate
@@ -81,15 +82,15 @@ TRANSFORMED = {"sskd, all transformations": partial(METHODS["sskd"], transformat
 class Kept:
     """Keeper, cache and listener in memory."""
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
-        self.state, self.saved, self.records = state, list[dict[str, Any]](), list[Record]()
+    def __init__(self, state: Checkpoint | None = None) -> None:
+        self.state, self.saved, self.records = state, list[Checkpoint](), list[Record]()
         self.notes = list[str]()
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Checkpoint | None:
         return self.state
 
-    def save(self, state: dict[str, Any]) -> None:
-        self.saved.append(copy.deepcopy(state))
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.saved.append(copy.deepcopy(checkpoint))
 
     def log(self, record: Record) -> None:
         self.records.append(record)

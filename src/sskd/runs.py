@@ -15,7 +15,7 @@ from sskd.content_hash import content_hash
 from sskd.errors import UserError
 from sskd.files import append_line, explained, flat, is_temporary, locks_missing, make_folder, write_atomic, write_json
 from sskd.methods.plan import Stage, Term
-from sskd.run_files import Config, Record, deciding, parse_line, read_config, read_result, whole_lines
+from sskd.run_files import START_ANEW, Config, Record, deciding, parse_line, read_config, read_result, whole_lines
 from sskd.tensor_files import read_tensor_file, tensor_file
 from sskd.train.checkpoint import Checkpoint, CheckpointFiles
 
@@ -74,9 +74,12 @@ class Run:
         `usual` holds what is meant where the run says nothing: it may be older than an argument.
 
         Raises:
-            UserError: lists what differs.
+            UserError: lists what differs; config.json says nothing of it.
         """
-        then = flat(json.loads(json.dumps(usual or {}))) | flat((self.config() or {}).get(key, {}))
+        config = self.config() or {}
+        if key not in config:
+            raise UserError(f"{self._config} has no {key}, so no run wrote it as it is. {START_ANEW}")
+        then = flat(json.loads(json.dumps(usual or {}))) | flat(config[key])
         now = flat(json.loads(json.dumps(now)))
         names = [name for name in sorted({*then, *now}) if name not in but]
         differing = [name for name in names if then.get(name) != now.get(name)]

@@ -25,7 +25,7 @@ from sskd.methods.sskd import Similarity
 from sskd.models.checkpoints import load_state
 from sskd.models.load import Brought
 from sskd.models.network import Network
-from sskd.run_files import Config
+from sskd.run_files import START_ANEW, Config
 from sskd.runs import Run
 from sskd.seeds import generator_at
 from sskd.train.protocols import Record
@@ -183,6 +183,8 @@ def _read(run: Run) -> tuple[Config, Record]:
     result = run.result()
     if result is None or not run.student.is_dir():
         raise UserError(f"The run {run.path} is not finished. Repeat its command to finish it first.")
+    if missing := [name for name in ("data", "class_names") if name not in config and result.get("method") != "none"]:
+        raise UserError(f"{run.path}/config.json has no {' and no '.join(missing)}. {START_ANEW}")
     if "data" not in config:
         raise UserError(
             f"{run.path} holds a network that was brought along and checked, not trained. `sskd probe` and "

@@ -45,8 +45,9 @@ class Meter:
         """From a checkpoint."""
         meter = cls()
         meter._names, meter._weight = state["names"], state["weight"]
-        if state["sums"] is not None:
-            meter._sums, meter._first_bad = state["sums"].to(device), state["first_bad"].to(device)
+        sums, first_bad = state["sums"], state["first_bad"]
+        if sums is not None and first_bad is not None:
+            meter._sums, meter._first_bad = sums.to(device), first_bad.to(device)
         return meter
 
     @classmethod
@@ -55,8 +56,8 @@ class Meter:
         seen = [state for state in states if state["sums"] is not None]
         if not seen:
             return cls()
-        sums = torch.stack([state["sums"].cpu() for state in seen]).sum(0)
-        bad = torch.stack([state["first_bad"].cpu() for state in seen])
+        sums = torch.stack([values.cpu() for state in seen if (values := state["sums"]) is not None]).sum(0)
+        bad = torch.stack([values.cpu() for state in seen if (values := state["first_bad"]) is not None])
         first = torch.where(bad < 0, torch.iinfo(bad.dtype).max, bad).amin(0)
         state: MeterState = {
             "names": seen[0]["names"],
