@@ -159,3 +159,49 @@ def test_people_who_do_not_see_it_or_use_no_mouse(browser: Any) -> None:
 def test_it_prints(browser: Any) -> None:
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
     assert pdf.startswith(b"%PDF") and len(pdf) > 50_000
+
+
+@pytest.fixture(scope="module")
+def wide(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a report with twelve stages of the teacher and a name that is long."""
+    top = tmp_path_factory.mktemp("wide")
+    write_grid(top, ("ce", "kd", "a-method-of-my-own-with-" + "long-" * 12 + "name"), seeds=1)
+    run = top / "cells" / f"{TEACHER}--{STUDENT}-0" / "kd-seed0"
+    write_analyses(run)
+    path = run / "analyses" / "similarity.json"
+    values = json.loads(path.read_text())
+    values["stages"]["teacher"] = [f"stage{i}.pre" for i in range(12)]
+    values["cka"] = [[0.5] * 12 for _ in values["cka"]]
+    path.write_text(json.dumps(values))
+    (top / "report.html").write_text(as_html(gather(find([str(top)]), "", "now", "sskd report", "0")))
+    yield (top / "report.html").as_uri()
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_columns_fit_or_are_seen_to_go_on(browser: Any, wide: str) -> None:
+    overflowing = """return [...document.querySelectorAll('.wide')].map(
+        (box) => [box.scrollWidth > box.clientWidth + 1, !box.previousElementSibling.hidden, box.className])"""
+    for width in (1280, 500):
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get(wide)
+        found = run(browser, overflowing)
+        assert all(over == told == ("more" in name) for over, told, name in found), "a line says so, and the end fades"
+        assert any(over for over, *_ in found) == (width == 500)
+        assert run(browser, "return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    numbers = "[...document.querySelectorAll('[id^=part] td.main')].map((cell) => cell.getBoundingClientRect().left)"
+    assert all(left < 400 for left in run(browser, f"return {numbers}")), "a long name leaves the numbers on the page"
+    moved = """const box = document.querySelector('.wide.more'); box.scrollLeft = 9999; return box"""
+    box = run(browser, moved)
+    run(browser, "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+    assert "more" not in box.get_attribute("class"), "its end is in sight"
+
+
+def test_a_method_has_one_colour_in_all_plots(browser: Any, wide: str) -> None:
+    browser.get(wide)
+    code = """const found = {}; for (const button of document.querySelectorAll('[id^=part] .legend button')) {
+        const name = button.textContent;
+        const kind = button.querySelector('svg').getAttribute('class').match(/s\\d/)?.[0] ?? 'plain';
+        (found[name] ??= []).includes(kind) || found[name].push(kind); } return found"""
+    colours = run(browser, code)
+    assert colours["ce"] == ["s0"] and colours["kd"] == ["s1"] and all(len(one) == 1 for one in colours.values())

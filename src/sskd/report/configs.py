@@ -63,7 +63,7 @@ def run_lines(sections: Sequence[Section]) -> list[RunLine]:
 
 def label_of(run: FoundRun, section: Section) -> str:
     """What the table calls it."""
-    if run.is_teacher:
+    if section.is_teacher(run) and run.folder not in section.labels:
         return f"teacher {run.arguments.get('network', '')}".strip()
     return section.labels.get(run.folder) or str(run.arguments.get("method") or "")
 
@@ -124,5 +124,5 @@ def _short(value: Any) -> str:
 def _kind(runs: Sequence[FoundRun], section: Section, own: Mapping[str, str]) -> Kind:
     first = runs[0]
     seeds = sorted((run.arguments.get("training") or {}).get("seed", 0) for run in runs)
-    label = label_of(first, section) + ("" if first.is_teacher else f": {first.folder.parent.name}")
+    label = label_of(first, section) + ("" if section.is_teacher(first) else f": {first.folder.parent.name}")
     return Kind(label, ", ".join(map(str, seeds)), command_of(first.arguments, first.folder.as_posix()), own)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sskd.bench.results import ALONE_LABEL, KD_LABEL
+from sskd.report.configs import label_of
 from sskd.report.found import FoundRun, Values
 from sskd.report.plots import Number, Plot, Series, View
 from sskd.report.sections import Section
@@ -30,10 +31,11 @@ def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:
     views: dict[tuple[str, str], list[Series]] = {}
     for run in shown:
         group, name = _name(run, section)
+        method = _method(run, section)
         for stage, records in _by_stage(run, section).items():
             for quantity in _quantities(records):
                 xs, ys = _thin(records, quantity, points)
-                views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group))
+                views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group, method=method))
     hide_most(views)
     order = {name: i for i, name in enumerate(FIRST)}
     stages = {stage: i for i, stage in enumerate(dict.fromkeys(stage for stage, _ in views))}
@@ -49,14 +51,17 @@ def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:
 
 
 def _name(run: FoundRun, section: Section) -> tuple[str, str]:
-    """What its colour stands for, and the run itself."""
+    """What the legend calls it, and the run itself."""
     training = run.arguments.get("training") or {}
-    label = section.labels.get(run.folder) or ("teacher " if run.is_teacher else "") + str(
-        run.arguments.get("network" if run.is_teacher else "method") or run.folder.name
-    )
-    pairs = {(group.teacher, group.student) for group in section.groups}
-    pair = f"{run.folder.parent.name}, " if len(pairs) > 1 and not run.is_teacher else ""
+    label = label_of(run, section) or run.folder.name
+    pairs = {(group.teacher.split(" ")[0], group.student) for group in section.groups if group.kind != "teachers"}
+    pair = f"{run.folder.parent.name}, " if len(pairs) > 1 and not section.is_teacher(run) else ""
     return f"{pair}{label}", f"{pair}{label}, seed {training.get('seed', 0)}"
+
+
+def _method(run: FoundRun, section: Section) -> str:
+    """What its colour stands for on the whole page."""
+    return section.methods.get(run.folder) or label_of(run, section) or run.folder.name
 
 
 def _spread_out(runs: Sequence[FoundRun], section: Section, room: int) -> list[FoundRun]:
@@ -79,7 +84,8 @@ def _spread_out(runs: Sequence[FoundRun], section: Section, room: int) -> list[F
 def _by_stage(run: FoundRun, section: Section) -> dict[str, list[Values]]:
     """Its log by stage; the last stage of all students has one name, also of one that is trained alone."""
     planned = run.config.get("stages") or [{}]
-    own = {planned[-1].get("name"): "student" if run.folder in section.labels else "teacher" if run.is_teacher else ""}
+    teaches = section.is_teacher(run)
+    own = {planned[-1].get("name"): "teacher" if teaches else "student" if run.folder in section.labels else ""}
     stages: dict[str, list[Values]] = {}
     for record in run.records():
         stage = str(record["stage"])

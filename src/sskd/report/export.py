@@ -8,12 +8,13 @@ from typing import Any
 
 from sskd.report.filters import added, points, share, signed, spread, stages, whole
 from sskd.report.found import Values
+from sskd.report.groups import Group
 from sskd.report.page import Page, Part
-from sskd.report.sections import Group
 from sskd.report.summary import Answer
 
 COLUMNS = (
-    "section", "data", "teacher", "student", "fraction", "label", "method", "kd_weight", "n", "of",
+    "section", "data", "kind", "teacher", "student", "conditions", "fraction", "label", "method", "kd_weight",
+    "n", "of",
     "last_mean", "last_deviation", "best_mean", "best_deviation", "vs_kd", "vs_kd_p", "vs_best", "vs_best_p",
     "published", "cpu_seconds", "unit", "seconds", "peak_mib", "failed",
 )  # fmt: skip
@@ -22,11 +23,12 @@ COLUMNS = (
 def rows(page: Page) -> list[dict[str, Any]]:
     """All rows of all tables, with their section and data."""
     return [
-        {"section": part.section.title, "data": part.section.data, **row}
+        {"section": part.section.title, "data": part.section.data, "kind": group.kind,
+         "conditions": group.details or group.conditions, **row}
         for part in page.parts
         for group in part.section.groups
         for row in group.rows
-    ]
+    ]  # fmt: skip
 
 
 def as_csv(page: Page) -> str:
@@ -132,8 +134,9 @@ def _point(point: Values) -> str:
 
 
 def _group(group: Group) -> str:
-    head = ("method", "KD added", "n", "last epoch", "best on validation", "to KD", "to the best", "published",
-            group.unit, "stages before, s", "peak MiB")  # fmt: skip
+    first = "network" if group.kind == "teachers" else "method"
+    head = (first, "KD added", "n", "last epoch", "best on validation", "to KD", "to the best", "published", group.unit,
+            "stages before, s", "peak MiB")  # fmt: skip
     lines = []
     for row in group.begun:
         count = f"{row['n']}" if row["n"] == row["of"] else f"{row['n']} of {row['of']}"

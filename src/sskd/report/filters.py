@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sskd.report.found import Values
+from sskd.report.groups import Group
 from sskd.report.plots import students
-from sskd.report.sections import Group
 
 
 def _number(value: Any) -> bool:
@@ -63,7 +63,7 @@ def shown_columns(group: Group) -> dict[str, Any]:
     values = [row["last_mean"] for row in rows if _number(row["last_mean"])]
     found["low"] = max(0.0, min(values) - (max(values) - min(values)) / 2) if values else 0.0
     found["high"] = max(values, default=1.0)
-    found["first"] = done[0] if len(done) > 1 else None
+    found["first"] = done[0] if len(done) > 1 and group.kind == "methods" else None
     return found
 
 

@@ -19,8 +19,9 @@ from sskd.report.configs import Configs, RunLine, configs_of, run_lines
 from sskd.report.curves import NUMBERS, curves_plot
 from sskd.report.filters import FILTERS
 from sskd.report.found import Found
-from sskd.report.plots import Plot, accuracy_plot, cost_plot, study_plot
-from sskd.report.sections import Section, sections_of, units
+from sskd.report.groups import units
+from sskd.report.plots import Plot, accuracy_plot, colour, cost_plot, study_plot
+from sskd.report.sections import Section, sections_of
 from sskd.report.summary import Answer, answer, comparable, headline, ranking, study_answer
 
 ANSWERS = 6
@@ -93,12 +94,13 @@ def gather(found: Found, title: str, made: str, command: str, version: str) -> P
             part.accuracy, part.cost = accuracy_plot(section, key), cost_plot(section, key)
         part.curves = curves_plot(section, key, room * len(section.runs) // total)
         parts.append(part)
-    groups = [group for section in sections if not section.study for group in section.groups]
+    groups = [group for section in sections if not section.study for group in section.groups if group.kind == "methods"]
     studies = [section.study for section in sections if section.study]
     answers = [one for one in (*map(answer, groups), *map(study_answer, studies)) if one]
     matched, budget = comparable(groups), Budget(THUMBNAILS)
     looked = looked_at(found, budget)
     plots = [plot for part in parts for plot in part.plots] + [plot for look in looked for plot in look.plots]
+    colour(plots)
     return Page(
         title or ", ".join(section.title for section in sections[:3]) or "Runs",
         made, command, version, headline(sections), parts, answers[:ANSWERS], len(answers[ANSWERS:]),

@@ -65,10 +65,14 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
     shown = [one for one in view.series if not one.faint] or view.series
     groups = list(dict.fromkeys(one.group or one.label for one in shown))
     turns = dict.fromkeys(groups, -1)
+    alike: dict[int, list[str]] = {}  # a method's colour under other conditions: another mark and dash
     for one in shown:
         group = one.group or one.label
         turns[group] += 1
-        _series(axes, plot, one, groups.index(group), turns[group])
+        number = groups.index(group) if one.colour is None else one.colour
+        same = alike.setdefault(number, [])
+        same += [] if group in same else [group]
+        _series(axes, plot, one, number, turns[group], same.index(group))
     for name, value in view.levels.items():
         line = axes.axvline if plot.kind == "dots" else axes.axhline
         line(value, color="#5c6675", linestyle="--", linewidth=1, label=name)
@@ -95,9 +99,9 @@ def _drawn(plot: Plot, view: View, kind: Literal["svg", "png"] | str) -> bytes:
     return _saved(figure, kind)
 
 
-def _series(axes: Any, plot: Plot, one: Series, number: int, turn: int) -> None:
-    """Seeds of a method share its colour; `turn` counts them."""
-    colour, mark = COLOURS[number % 8], MARKS[number % 6]
+def _series(axes: Any, plot: Plot, one: Series, number: int, turn: int, variant: int) -> None:
+    """Seeds of a method share its colour; `turn` counts them, `variant` the conditions it was trained under."""
+    colour, mark = COLOURS[number % 8], MARKS[(number + variant) % 6]
     points = [i for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)) if x is not None and y is not None]
     xs, ys = [one.x[i] for i in points], [one.y[i] for i in points]
     ends = [i for i in points if one.low and one.high and one.low[i] is not None]
@@ -109,12 +113,18 @@ def _series(axes: Any, plot: Plot, one: Series, number: int, turn: int) -> None:
         if a in ends and b in ends:
             axes.fill_between([one.x[a], one.x[b]], [one.low[a], one.low[b]], [one.high[a], one.high[b]],  # type: ignore[index]
                               color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+    if one.colours:
+        axes.scatter(xs, ys, color=[COLOURS[one.colours[i] % 8] for i in points], marker=mark, s=20, zorder=3,
+                     label=one.group or one.label)  # fmt: skip
     for i in ends:
         pair = [one.low[i], one.high[i]]  # type: ignore[index]
+        own = COLOURS[one.colours[i] % 8] if one.colours else colour
         axes.plot(
-            *((pair, [one.y[i]] * 2) if plot.kind == "dots" else ([one.x[i]] * 2, pair)), color=colour, linewidth=1.2
+            *((pair, [one.y[i]] * 2) if plot.kind == "dots" else ([one.x[i]] * 2, pair)), color=own, linewidth=1.2
         )
-    style = DASHES[(number // 8 + turn) % 4] if one.join else ""
+    if one.colours:
+        return
+    style = DASHES[(number // 8 + variant + turn) % 4] if one.join else ""
     label = "_nolegend_" if turn else one.group or one.label
     marker = mark if len(xs) <= 40 or not one.join else ""
     axes.plot(

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sskd.bench.results import ALONE_LABEL, KD_LABEL
 from sskd.report.found import Values
-from sskd.report.sections import Group, Section, units
+from sskd.report.groups import Group, units
+from sskd.report.sections import Section
 
 Number = float | None
 DIGITS = 5  # significant, of the numbers in the page
@@ -25,10 +27,13 @@ class Series:
     group: str = ""  # what it shares its colour with; seeds of a method
     faint: bool = False
     join: bool = True
+    method: str = ""  # whose colour it has on the whole page; without one, colours are those of the plot alone
+    colour: int | None = None  # of the method
+    colours: list[int] | None = None  # of the points, where each is another method
 
     def packed(self) -> dict[str, Any]:
         """For the page: rounded, without what is not there."""
-        found = {key: value for key, value in vars(self).items() if value not in (None, False, "")}
+        found = {key: value for key, value in vars(self).items() if key != "method" and not _is_empty(value)}
         return {key: [_rounded(v) for v in value] if key in ("x", "y", "low", "high") else value
                 for key, value in found.items()}  # fmt: skip
 
@@ -73,6 +78,10 @@ class Plot:
         return {**{key: getattr(self, key) for key in names}, "views": views}
 
 
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value == ""
+
+
 def _rounded(value: Number) -> Number:
     if value is None or not math.isfinite(value):
         return None
@@ -102,10 +111,27 @@ def _spread(row: Values) -> tuple[Number, Number]:
     return (None, None) if deviation is None else (mean - deviation, mean + deviation)
 
 
+def _ranked(section: Section) -> list[Group]:
+    return [group for group in section.groups if group.kind == "methods"]
+
+
+def colour(plots: Sequence[Plot]) -> None:
+    """Give each method one colour in all plots: the student alone and KD the first, then the others by name."""
+    series = [one for plot in plots for view in plot.views for one in view.series]
+    ranked = [one for plot in plots if plot.kind == "dots" for view in plot.views for one in view.series]
+    names = {one.method for one in series if one.method} | {name for one in ranked for name in one.names or ()}
+    order = sorted(names, key=lambda name: (name.startswith("teacher "), name != ALONE_LABEL, name != KD_LABEL, name))
+    numbers = {name: number for number, name in enumerate(order)}
+    for one in series:
+        one.colour = numbers.get(one.method)
+    for one in ranked:
+        one.colours = [numbers[name] for name in one.names or ()]
+
+
 def accuracy_plot(section: Section, key: str) -> Plot | None:
     """Methods in the order of their accuracy."""
     views = []
-    for group in section.groups:
+    for group in _ranked(section):
         rows = students(group)
         if len(rows) < 2:
             continue
@@ -125,7 +151,7 @@ def accuracy_plot(section: Section, key: str) -> Plot | None:
 def cost_plot(section: Section, key: str) -> Plot | None:
     """Accuracy against computing."""
     views = []
-    for group in section.groups:
+    for group in _ranked(section):
         rows = [row for row in students(group) if cost_of(row)]
         if len(rows) < 2:
             continue
@@ -133,7 +159,8 @@ def cost_plot(section: Section, key: str) -> Plot | None:
         for row in rows:
             low, high = _spread(row)
             cost, label = cost_of(row), str(row["label"])
-            series.append(Series(label, [cost], [row["last_mean"]], [low], [high], [label], join=False))
+            series.append(Series(label, [cost], [row["last_mean"]], [low], [high], [label], join=False,
+                                 method=label))  # fmt: skip
         views.append(View((group.title,), series, teacher_level(group)))
     costs = [one.x[0] for view in views for one in view.series if one.x[0]]
     unit = units(group.unit for group in section.groups if any(view.name == (group.title,) for view in views))
@@ -155,7 +182,9 @@ def study_plot(study: Values, key: str) -> Plot | None:
             xs, ys = [_place(point["x"], values) for point in points], [point["mean"] for point in points]
             low, high = ([_end(point, sign) for point in points] for sign in (-1, 1))
             counts = [_count(point) for point in points]
-            series.append(Series(str(one.get("label")), xs, ys, low, high, counts, join=numbers))
+            series.append(
+                Series(str(one.get("label")), xs, ys, low, high, counts, join=numbers, method=str(one.get("label")))
+            )
     if not series:
         return None
     caption = "Test top-1 %, mean over seeds; bands and whiskers are one sample deviation, where there are several."

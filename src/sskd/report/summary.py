@@ -6,8 +6,9 @@ from typing import Any
 
 from sskd.bench.results import ALONE_LABEL, KD_LABEL, mean_and_deviation
 from sskd.report.found import Values
+from sskd.report.groups import Group
 from sskd.report.plots import cost_of, students
-from sskd.report.sections import Group, Section
+from sskd.report.sections import Section
 
 SERIES = 8  # of a study, in the summary
 
@@ -34,11 +35,12 @@ class Answer:
 def answer(group: Group) -> Answer | None:
     """The answer of a pair; None where nothing has finished."""
     rows = students(group)
-    if not rows:
+    if not rows or group.kind != "methods":
         return None
     best, by_label = rows[0], {str(row["label"]): row for row in rows}
     kd, alone = by_label.get(KD_LABEL), by_label.get(ALONE_LABEL)
-    facts = [Fact(f"{_accuracy(best)} %", f"best: {best['label']}", _seeds(best))]
+    name = f"best: {best['label']}" if len(rows) > 1 else str(best["label"])
+    facts = [Fact(f"{_accuracy(best)} %", name, _seeds(best))]
     said = [f"{best['label']} is best, with {_accuracy(best)} % test top-1"]
     for base, name in ((kd, "KD"), (alone, "the student alone")):
         if base is not None and base is not best:
@@ -158,11 +160,16 @@ def _certainty(rows: Sequence[Values]) -> str:
 
 
 def ranking(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Methods over several pairs: mean rank, first places, mean difference to KD; the best first."""
+    """Methods over several tables: mean rank, first places, mean difference to KD; the best first.
+
+    Methods that have finished in all tables are ranked, among themselves: a first place where the better methods are
+    missing is none. Empty where fewer than two have.
+    """
     ranks: dict[str, list[int]] = {}
     gains: dict[str, list[float]] = {}
-    for group in groups:
-        rows = students(group)
+    everywhere = set.intersection(*({str(row["label"]) for row in students(group)} for group in groups))
+    for group in groups if len(everywhere) > 1 else ():
+        rows = [row for row in students(group) if str(row["label"]) in everywhere]
         for place, row in enumerate(rows, 1):
             ranks.setdefault(str(row["label"]), []).append(place)
             if row.get("vs_kd") is not None:
@@ -177,12 +184,12 @@ def ranking(groups: Sequence[Group]) -> list[dict[str, Any]]:
         }
         for label, places in ranks.items()
     ]
-    return sorted(lines, key=lambda line: (-int(line["pairs"] > len(groups) / 2), line["rank"]))
+    return sorted(lines, key=lambda line: float(line["rank"]))
 
 
 def comparable(groups: Sequence[Group]) -> list[Group]:
-    """Those in which two methods or more have finished."""
-    return [group for group in groups if len(students(group)) > 1]
+    """Those in which two methods or more have finished, trained alike."""
+    return [group for group in groups if group.kind == "methods" and len(students(group)) > 1]
 
 
 def headline(sections: Sequence[Section]) -> str:
@@ -193,15 +200,28 @@ def headline(sections: Sequence[Section]) -> str:
     plain = plain or list(sections)
     groups = comparable([group for section in plain for group in section.groups])
     if not groups:
-        return "No two methods can be compared yet."
+        return _nothing_compared([group for section in plain for group in section.groups])
     so_far = "So far, " if any(section.waiting for section in plain) else ""
     if len(groups) == 1 and (only := answer(groups[0])):
-        return so_far + only.sentence
-    best = ranking(groups)[0]
+        conditions = groups[0].conditions
+        at = f"Of the students with {conditions}, " if conditions else ""
+        return (so_far + (at[:1].lower() if so_far else at[:1]) + at[1:]) + only.sentence
+    if not (ranked := ranking(groups)):
+        return f"{so_far}{len(groups)} tables compare methods, no two of which are in all of them: see each table."
+    best = ranked[0]
     where = f"first in {best['first']} of them, mean rank {best['rank']:.1f}"
     gain = f", on average {_signed(best['to_kd'])} points to KD" if best["to_kd"] is not None else ""
     over = "So far, over" if so_far else "Over"
     return f"{over} {len(groups)} tables, {best['label']} ranks best: {where}{gain}."
+
+
+def _nothing_compared(groups: Sequence[Group]) -> str:
+    kinds = {group.kind for group in groups if group.begun}
+    if kinds == {"teachers"}:
+        return "Teachers alone: no student has been trained yet."
+    if "apart" in kinds:
+        return "No two methods were trained under the same conditions, so none is called the best."
+    return "No two methods can be compared yet."
 
 
 def _compares_methods(section: Section) -> bool:

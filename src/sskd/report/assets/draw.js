@@ -103,7 +103,7 @@ function axes(svg, plot, view, box, sx, sy, range) {
     const y = sy(value);
     if (y < box.y - 1 || y > box.y + box.h + 1) continue;
     element("line", { x1: box.x, x2: box.x + box.w, y1: y, y2: y, class: "grid" }, group);
-    element("text", { x: box.x - 8, y: y + 4, "text-anchor": "end" }, group, text);
+    element("text", { x: box.x - 8, y: y + 4, "text-anchor": "end" }, group, names ? cut(text, Math.floor((box.x - 10) / 6.3)) : text);
   }
   const below = view.ticks.length ? view.ticks : ticks(...range.x, box.w / 90, plot.log, plot.x === "epoch").map((v) => [v, shown(v)]);
   const turn = slant(view, box.w);
@@ -134,6 +134,18 @@ function levels(svg, plot, view, box, sx, sy) {
   }
 }
 
+function cut(text, letters) {
+  return text.length > letters ? `${text.slice(0, Math.max(1, letters - 1))}…` : text;
+}
+
+function dash(one) {
+  return DASHES[(Math.floor(one.number / 8) + one.variant + one.turn) % 4];
+}
+
+function markOf(one) {
+  return (one.number + one.variant) % 6;
+}
+
 function marks(parent, plot, one, number, sx, sy) {
   const group = element("g", { class: `series s${number % 8}` }, parent);
   const points = one.x.map((x, i) => [x, one.y[i], i]).filter(([x, y]) => x !== null && y !== null);
@@ -154,17 +166,18 @@ function marks(parent, plot, one, number, sx, sy) {
     for (const [x, y, i] of points) {
       if (one.low[i] === null || one.low[i] === undefined) continue;
       const ends = plot.kind === "dots" ? { x1: sx(one.low[i]), x2: sx(one.high[i]), y1: sy(y), y2: sy(y) } : { x1: sx(x), x2: sx(x), y1: sy(one.low[i]), y2: sy(one.high[i]) };
-      element("line", { ...ends, class: "whisker" }, group);
+      element("line", { ...ends, class: `whisker${one.colours ? ` s${one.colours[i] % 8}` : ""}` }, group);
     }
   }
   if (one.join && points.length > 1) {
     const line = points.map(([x, y]) => `${sx(x).toFixed(1)},${sy(y).toFixed(1)}`).join("L");
-    element("path", { d: `M${line}`, class: "line", "stroke-dasharray": DASHES[(Math.floor(number / 8) + one.turn) % 4] }, group);
+    element("path", { d: `M${line}`, class: "line", "stroke-dasharray": dash(one) }, group);
   }
   const small = points.length > 60, every = one.join ? Math.ceil(points.length / 12) : 1; // a long line needs few marks
   for (const [x, y, i] of points) {
     if (i % every === 0) {
-      element("path", { d: MARKS[number % 6](small && !one.join ? 2.5 : 4.5), transform: `translate(${sx(x).toFixed(1)},${sy(y).toFixed(1)})`, class: number % 6 === 5 ? "mark open" : "mark" }, group);
+      const mark = markOf(one), own = one.colours ? ` s${one.colours[i] % 8}` : "";
+      element("path", { d: MARKS[mark](small && !one.join ? 2.5 : 4.5), transform: `translate(${sx(x).toFixed(1)},${sy(y).toFixed(1)})`, class: (mark === 5 ? "mark open" : "mark") + own }, group);
     }
   }
 }
@@ -178,7 +191,8 @@ function names(svg, plot, drawn, box, sx, sy, narrow) {
   for (const [one, number] of first) {
     const last = one.x.length - 1;
     if (last < 0 || one.y[last] === null) continue;
-    const size = 6.6 * one.of.length, px = sx(one.x[last]), py = sy(one.y[last]);
+    const text = plot.kind === "lines" ? cut(one.of, 25) : one.of;
+    const size = 6.6 * text.length, px = sx(one.x[last]), py = sy(one.y[last]);
     if (px < box.x || px > box.x + box.w + 1 || py < box.y || py > box.y + box.h) continue;
     const tries = plot.kind === "lines" ? [[8, 4], [8, 16], [8, -9], [8, 28], [8, -21], [8, 40]] : [[9, 4], [-9 - size, 4], [-size / 2, -10], [-size / 2, 19], [9, 15], [9, -9], [-9 - size, 15], [-9 - size, -9], [-size / 2, -22], [-size / 2, 31]];
     for (const [dx, dy] of tries) {
@@ -186,7 +200,7 @@ function names(svg, plot, drawn, box, sx, sy, narrow) {
       const hits = placed.some((p) => spot.x < p.x + p.w && p.x < spot.x + spot.w && spot.y < p.y + p.h && p.y < spot.y + spot.h);
       if (hits || spot.y < 0 || (plot.kind !== "lines" && (spot.x < box.x || spot.x + spot.w > box.x + box.w + 30))) continue;
       placed.push(spot);
-      element("text", { x: spot.x, y: spot.y + 10, class: `name s${number % 8}` }, svg, one.of);
+      element("text", { x: spot.x, y: spot.y + 10, class: `name s${number % 8}` }, svg, text);
       break;
     }
   }

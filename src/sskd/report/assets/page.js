@@ -37,6 +37,18 @@ for (const table of document.querySelectorAll("table.sortable")) {
   if (table.id && column) sort(table, Number(column), down === "true");
 }
 
+/* Where a table is wider than the page, a line says so, and its end fades until it has been scrolled to. */
+for (const box of document.querySelectorAll(".wide")) {
+  const hint = html("p", { class: "scrolls", hidden: "" }, null, "↔ This table goes on to the right: scroll it.");
+  box.before(hint);
+  const look = () => {
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  box.addEventListener("scroll", look);
+  new ResizeObserver(look).observe(box);
+}
+
 for (const field of document.querySelectorAll("input[data-filters]")) {
   const table = document.getElementById(field.dataset.filters);
   field.closest("label").hidden = false;

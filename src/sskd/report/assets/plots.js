@@ -57,12 +57,15 @@ class Figure {
       views = views.filter((view) => view.name[i] === this.chosen[i]);
     });
     this.view = views[0];
-    const groups = new Map();
+    const groups = new Map(), alike = new Map();
     for (const one of this.view.series) {
       one.of = one.group || one.label;
       if (!groups.has(one.of)) groups.set(one.of, []);
-      one.number = [...groups.keys()].indexOf(one.of);
+      one.number = one.colour ?? [...groups.keys()].indexOf(one.of);
       one.turn = groups.get(one.of).push(one) - 1;
+      if (!alike.has(one.number)) alike.set(one.number, []); // a method's colour under other conditions: another mark and dash
+      if (!alike.get(one.number).includes(one.of)) alike.get(one.number).push(one.of);
+      one.variant = alike.get(one.number).indexOf(one.of);
       if (one.faint && !this.turned.has(one.of)) this.hidden.add(one.of);
     }
     this.list();
@@ -75,9 +78,9 @@ class Figure {
     this.legend.replaceChildren();
     series.forEach((one) => {
       const i = one.number, button = html("button", { type: "button", "aria-pressed": String(!this.hidden.has(one.of)) }, this.legend);
-      const sign = element("svg", { viewBox: "-11 -7 22 14", width: 22, height: 14, "aria-hidden": "true", class: `series s${i % 8}` }, button);
-      if (one.join) element("path", { d: "M-11,0H11", class: "line", "stroke-dasharray": DASHES[Math.floor(i / 8) % 4] }, sign);
-      element("path", { d: MARKS[i % 6](4), class: i % 6 === 5 ? "mark open" : "mark" }, sign);
+      const sign = element("svg", { viewBox: "-11 -7 22 14", width: 22, height: 14, "aria-hidden": "true", class: `series ${one.colours ? "plain" : `s${i % 8}`}` }, button);
+      if (one.join) element("path", { d: "M-11,0H11", class: "line", "stroke-dasharray": dash(one) }, sign);
+      element("path", { d: MARKS[markOf(one)](4), class: markOf(one) === 5 ? "mark open" : "mark" }, sign);
       html("span", {}, button, one.of);
       button.addEventListener("click", () => {
         this.turned.add(one.of);
