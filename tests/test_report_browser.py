@@ -23,6 +23,8 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1200,900"),
 )
 
+SETTLED = "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))"  # after a change of size
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -179,12 +181,13 @@ def wide(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 
 def test_columns_fit_or_are_seen_to_go_on(browser: Any, wide: str) -> None:
-    overflowing = """return [...document.querySelectorAll('.wide')].map(
+    overflowing = """return [...document.querySelectorAll('.wide')].filter((box) => box.checkVisibility()).map(
         (box) => [box.scrollWidth > box.clientWidth + 1, !box.previousElementSibling.hidden, box.className])"""
     for width in (1280, 500):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         browser.get(wide)
+        run(browser, SETTLED)
         found = run(browser, overflowing)
         assert all(over == told == ("more" in name) for over, told, name in found), "a line says so, and the end fades"
         assert any(over for over, *_ in found) == (width == 500)
@@ -193,7 +196,7 @@ def test_columns_fit_or_are_seen_to_go_on(browser: Any, wide: str) -> None:
     assert all(left < 400 for left in run(browser, f"return {numbers}")), "a long name leaves the numbers on the page"
     moved = """const box = document.querySelector('.wide.more'); box.scrollLeft = 9999; return box"""
     box = run(browser, moved)
-    run(browser, "return new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")
+    run(browser, SETTLED)
     assert "more" not in box.get_attribute("class"), "its end is in sight"
 
 
