@@ -85,7 +85,7 @@ def test_markdown_says_what_is_there_and_what_failed(grid: tuple[Any, list[Any]]
             if len(cells_ := line.split("|")) > 5}  # fmt: skip
     assert rows["sskd"][2:9] == ["no", "3", "75.50 ± 0.50", "76.50 ± 0.50", "+3.67*", "", "76.04"]
     assert rows["at"][2:5] == ["x 1", "1 of 3", "73.00"]
-    assert rows["sp"][4] == "no / room"
+    assert rows["sp"][4:6] == ["no \\", "room"], "escaped"
     assert "49,000 training, 1,000 validation and 10,000 test images" in text
     assert "Published: 240 epochs" in text
 

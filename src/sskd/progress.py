@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sskd.escaping import visible
+from sskd.terminal import Terminal
 from sskd.train.distributed import launched
 from sskd.train.protocols import Record
 
@@ -17,7 +19,7 @@ class Display:
     """Prints a run's progress. Use it as a context manager."""
 
     def __init__(self, console: Console | None = None, title: str = "") -> None:
-        self.console = console or Console(quiet=launched().rank > 0)  # of several processes the first speaks
+        self.console = console or Terminal(quiet=launched().rank > 0)  # of several processes the first speaks
         self.title = title
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -28,7 +30,7 @@ class Display:
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -45,7 +47,7 @@ class Display:
         """Move the bar, or print a line if the last one is some time ago."""
         self._enter(stage, epoch)
         if self._bar is not None and self._task is not None:
-            description = f"{self.title} {stage} epoch {epoch + 1}/{epochs}"
+            description = visible(f"{self.title} {stage} epoch {epoch + 1}/{epochs}")
             self._bar.update(self._task, completed=epoch + share, total=epochs, description=description)
         elif time.monotonic() - self._printed > QUIET:
             self._line(f"{stage} epoch {epoch + 1}/{epochs}: {share:.0%} {self._left(epoch + share, epochs)}")
@@ -75,7 +77,7 @@ class Display:
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(f"{self.title} {stage}", total=None)
+            self._task = self._bar.add_task(visible(f"{self.title} {stage}"), total=None)
 
     def _left(self, done: float, epochs: int) -> str:
         gone = done - self._first

@@ -178,7 +178,7 @@ class SharedCache:
     def __init__(self, folder: Path, address: Config, run: Path, note: Callable[[str], None] = _silent) -> None:
         """`note` is told what a user should know of the files."""
         self.folder, self.address, self.note = folder, address, note
-        self.writer = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:8]
+        self.writer = hashlib.sha256(str(run.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
 
     def recipe(self, stage: Stage) -> Config:
         """All that the stage's result depends on."""

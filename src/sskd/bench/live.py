@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from sskd.bench.labels import Labels
 from sskd.bench.results import progress, read_cell
 from sskd.bench.task import Outcome, Task
+from sskd.terminal import Table, Terminal
 
 REFRESH = 2.0  # seconds
 
@@ -20,7 +20,7 @@ class Watch:
 
     def __init__(self, tasks: Sequence[Task], console: Console | None = None) -> None:
         self.tasks = list(tasks)
-        self.console = console or Console()
+        self.console = console or Terminal()
         self.failed: dict[str, str] = {}
         self._done = {task.name: _accuracy(task) for task in tasks if task.finished}
         self._epochs = {task.name: progress(task) for task in tasks if task.begun}

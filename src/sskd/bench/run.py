@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from rich.console import Console
 
 from sskd.bench.beforehand import refuse_labels
 from sskd.bench.grid import tasks_of
@@ -19,6 +18,7 @@ from sskd.bench.table import write
 from sskd.bench.task import Outcome, Task, changed
 from sskd.errors import UserError, unknown
 from sskd.files import alone_in
+from sskd.terminal import Terminal
 
 
 class Engine(Protocol):
@@ -73,7 +73,7 @@ def bench(
             worker = engine_of(plan, folder, engine, jobs, gpus, address, processes)
             failed = run_tasks(wanted, worker, lambda failed: _write(plan, folder, tasks, failed))
         table = _write(plan, folder, tasks, failed)
-    console = Console()
+    console = Terminal()
     console.print(table.read_text(), highlight=False, soft_wrap=True, markup=False)
     console.print(f"Kept in {table.parent}: table.md, table.csv, table.json.", highlight=False, soft_wrap=True)
     refuse_failed(failed, len(wanted), folder)

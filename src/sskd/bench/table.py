@@ -13,6 +13,7 @@ from sskd.bench.labels import Labels
 from sskd.bench.notes import labels_notes
 from sskd.bench.published import CONDITIONS, data_of, published
 from sskd.bench.results import KD_LABEL, Cell, Compared, Row, compare, mean_and_deviation, on_gpu, rows_of
+from sskd.escaping import csv_row, encoded, markdown, markdown_code
 from sskd.files import make_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def write(out: Path, recipe: "Recipe", cells: Sequence[Cell], failed: dict[str, 
     """Write table.md, table.csv and table.json into a folder; returns the first."""
     make_folder(out)
     lines = tabulated(cells, failed)
-    write_atomic(out / "table.json", as_json(recipe, lines, cells, failed).encode())
-    write_atomic(out / "table.csv", as_csv(lines).encode())
-    write_atomic(out / "table.md", as_markdown(recipe, lines, cells).encode())
+    write_atomic(out / "table.json", encoded(as_json(recipe, lines, cells, failed)))
+    write_atomic(out / "table.csv", encoded(as_csv(lines)))
+    write_atomic(out / "table.md", encoded(as_markdown(recipe, lines, cells)))
     return out / "table.md"
 
 
@@ -134,7 +135,7 @@ def as_csv(lines: Sequence[Values]) -> str:
     writer.writeheader()
     for line in lines:
         stages = ";".join(f"{name}={seconds:.1f}" for name, seconds in line["stage_seconds"].items())
-        writer.writerow({**line, "stage_seconds": stages})
+        writer.writerow(csv_row({**line, "stage_seconds": stages}))
     return file.getvalue()
 
 
@@ -159,13 +160,13 @@ def as_json(recipe: "Recipe", lines: Sequence[Values], cells: Sequence[Cell], fa
 
 def as_markdown(recipe: "Recipe", lines: Sequence[Values], cells: Sequence[Cell]) -> str:
     """A table for each pair and all that students saw, and what to know about the numbers."""
-    parts = [f"# {recipe.name}", *([recipe.about] if recipe.about else [])]
+    parts = [f"# {markdown(recipe.name)}", *([recipe.about] if recipe.about else [])]
     groups: dict[tuple[str, str, Labels], list[Values]] = {}
     for line in lines:
         groups.setdefault((line["teacher"], line["student"], Labels.read(line)), []).append(line)
     for (teacher, student, labels), group in groups.items():
         said = f", {labels.said}" if labels.said else ""
-        parts += [f"## `{teacher}` -> `{student}`{said}", _markdown(group)]
+        parts += [f"## {markdown_code(teacher)} -> {markdown_code(student)}{said}", _markdown(group)]
     return "\n\n".join([*parts, *_footnotes(lines, cells)]) + "\n"
 
 
@@ -177,13 +178,13 @@ def _markdown(group: Sequence[Values]) -> str:
     rows = [head, ["---"] * len(head)]
     for line in group:
         count = f"{line['n']}" if line["n"] == line["of"] else f"{line['n']} of {line['of']}"
-        cells = [line["label"], _kd(line), count, _spread(line, "last"), _spread(line, "best")]
+        cells = [markdown(line["label"]), _kd(line), count, _spread(line, "last"), _spread(line, "best")]
         cells += [_difference(line, "vs_kd"), _difference(line, "vs_best")]
         cells += [_number(line["published"], 2)] if theirs else []
-        stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in line["stage_seconds"].items())
+        stages = ", ".join(f"{markdown(name)} {seconds:.0f}" for name, seconds in line["stage_seconds"].items())
         cells += [_number(line["cpu_seconds"], 0), stages, _number(line["peak_mib"], 0)]
-        rows.append([*cells[:3], line["failed"], *cells[4:]] if line["failed"] and not line["n"] else cells)
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in row) + " |" for row in rows)
+        rows.append([*cells[:3], markdown(line["failed"]), *cells[4:]] if line["failed"] and not line["n"] else cells)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def _kd(line: Values) -> str:
@@ -215,7 +216,7 @@ def _footnotes(lines: Sequence[Values], cells: Sequence[Cell]) -> list[str]:
         images = data.get("teacher_images", images)
     counts = f"{images:,} training, {data.get('validation_images', 0):,} validation"
     notes = [
-        f"Test top-1 %, mean ± sample deviation over n seeds; {data['name']}, {counts} and "
+        f"Test top-1 %, mean ± sample deviation over n seeds; {markdown(data['name'])}, {counts} and "
         f"{data['test_images']:,} test images. One teacher "
         "for each pair, and what is trained on a teacher alone (heads, paraphrasers, branches) once for all students. "
         "Seeds vary the student's and its adapters' first weights, the order of the images, crops, flips and what "

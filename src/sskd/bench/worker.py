@@ -11,6 +11,7 @@ import traceback
 
 from sskd.bench.task import Task, perform
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.stopping import Terminated, handling_sigterm
 
 FAILED = "failed: "  # begins the line of the log that says why
@@ -30,7 +31,7 @@ def main() -> int:
         with handling_sigterm():
             perform(task)
     except UserError as error:
-        print(FAILED + " ".join(str(error).split()), flush=True)
+        print(FAILED + visible(" ".join(str(error).split())), flush=True)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -39,7 +40,7 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGTERM)
     except Exception as error:
         traceback.print_exc()
-        print(f"{FAILED}unexpected {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+        print(f"{FAILED}unexpected {type(error).__name__}: {visible(' '.join(str(error).split()))}", flush=True)
         return 1
     return 0
 

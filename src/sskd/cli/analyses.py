@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from sskd.analyses.inspection import inspect
 from sskd.analyses.probe import PIXELS, probe
 from sskd.analyses.similarity import similarity
+from sskd.terminal import Table, Terminal
 
-Show = Callable[[Mapping[str, Any], Console], None]
+Show = Callable[[Mapping[str, Any], Terminal], None]
 EPOCHS = 8  # rows of a table by epochs at most
 
 
@@ -21,7 +19,7 @@ def _command(analyse: Callable[..., dict[str, Any]], show: Show) -> Callable[...
 
     @functools.wraps(analyse)
     def run(*words: Any, **arguments: Any) -> None:
-        console = Console()
+        console = Terminal()
         found = analyse(*words, **arguments)
         for note in found["notes"]:
             console.print(note, highlight=False, soft_wrap=True, markup=False)
@@ -30,7 +28,7 @@ def _command(analyse: Callable[..., dict[str, Any]], show: Show) -> Callable[...
     return run
 
 
-def _show_similarity(found: Mapping[str, Any], console: Console) -> None:
+def _show_similarity(found: Mapping[str, Any], console: Terminal) -> None:
     said, stages = found["predictions"], found["stages"]
     console.print(
         f"{_about(found)}: predictions agree on {said['agreement']:.2%}, KL of the student's from the teacher's "
@@ -54,7 +52,7 @@ def _show_similarity(found: Mapping[str, Any], console: Console) -> None:
     _kept(found, "similarity", console)
 
 
-def _show_matrices(ss: Mapping[str, Any], console: Console) -> None:
+def _show_matrices(ss: Mapping[str, Any], console: Terminal) -> None:
     """Each side's similarities of the first transformed views; all are in the file."""
     numbered = [f"{i} {name}" for i, name in enumerate(ss["classes"])]
     for side in ("student", "teacher"):
@@ -65,7 +63,7 @@ def _show_matrices(ss: Mapping[str, Any], console: Console) -> None:
         console.print(table)
 
 
-def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
+def _show_inspection(found: Mapping[str, Any], console: Terminal) -> None:
     sides = [side for side in ("teacher", "student") if found[side]]
     table = Table("", *sides, title=_about(found))
     prefixes = ["" if side == "student" else f"{side}_" for side in sides]
@@ -94,7 +92,7 @@ def _show_inspection(found: Mapping[str, Any], console: Console) -> None:
     _kept(found, "inspect", console)
 
 
-def _show_probe(found: Mapping[str, Any], console: Console) -> None:
+def _show_probe(found: Mapping[str, Any], console: Terminal) -> None:
     said, linear, knn = found["protocol"], found["linear"], found["knn"]
     place = f"{found['architecture']}, {'teacher of ' if found['side'] == 'teacher' else ''}{found['network']}"
     place = "The images themselves" if found["network"] == PIXELS else f"Frozen features of {place}"
@@ -148,7 +146,7 @@ def _about(found: Mapping[str, Any]) -> str:
     return f"{found['student']} ({found['method']}) on {found['images']:,} {found['split']} images of {found['data']}"
 
 
-def _kept(found: Mapping[str, Any], name: str, console: Console) -> None:
+def _kept(found: Mapping[str, Any], name: str, console: Terminal) -> None:
     folder = Path(found["run"]) / "analyses"
     console.print(f"Kept in {folder}/{name}.json.", highlight=False, soft_wrap=True, markup=False)
 

@@ -4,12 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from sskd.api import distillation
 from sskd.errors import UserError
 from sskd.jobs.check import Checked, StageCost, check_distillation
+from sskd.terminal import Table, Terminal
 from sskd.train.choose import title
 from sskd.train.step import Execution
 
@@ -25,7 +23,7 @@ def check(measure: bool = True, price: float | None = None, **arguments: Any) ->
         arguments: see `sskd.distill`.
     """
     job = distillation(**arguments)
-    checked, console = check_distillation(job, measure), Console()
+    checked, console = check_distillation(job, measure), Terminal()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -3,13 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from sskd.data.check import Checked, check, contact_sheet
 from sskd.data.source import Indexed
 from sskd.files import make_folder, write_atomic
 from sskd.reading import Reading
+from sskd.terminal import Table, Terminal
 
 LISTED = 40  # classes that the table shows
 PAIRS = 5  # duplicates that are named
@@ -23,7 +21,7 @@ def check_data(data: str, reading: Reading = Reading(), sheet: str | None = None
         reading: how the data set is read. Images that cannot be decoded are counted, whatever it says of them.
         sheet: a PNG file to write a contact sheet to: a row of training images for each class.
     """
-    checked, console = check(data, reading), Console()
+    checked, console = check(data, reading), Terminal()
     source = checked.source
 
     def say(text: str) -> None:

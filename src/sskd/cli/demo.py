@@ -4,12 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from sskd.api import distill, train_teacher
 from sskd.files import read_json
 from sskd.methods.plan import Optim
+from sskd.terminal import Table, Terminal
 from sskd.train.protocols import Record
 
 LABELS = 0.05  # share of the training images that the student sees
@@ -29,7 +27,7 @@ def demo(out: str = "runs/demo", seeds: int = 3, epochs: int = 240) -> None:
         seeds: students per method.
         epochs: of each student; one epoch is one step of 32 images.
     """
-    folder, console = Path(out), Console()
+    folder, console = Path(out), Terminal()
     common: dict[str, Any] = {
         "batch_size": 32,
         "validation": 0.0,

@@ -4,8 +4,6 @@ import inspect
 
 import timm
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from sskd.bench.recipe import load_recipe, packaged
 from sskd.data import SOURCES
@@ -14,6 +12,7 @@ from sskd.methods import METHODS
 from sskd.methods.find import announced, find_method
 from sskd.methods.options import function_of, options_of
 from sskd.models import zoo
+from sskd.terminal import Table, Terminal
 
 
 def list_models() -> None:
@@ -22,7 +21,7 @@ def list_models() -> None:
     published = {ours: theirs for theirs, ours in zoo.PUBLISHED.items()}
     for name in zoo.names():
         table.add_row(name, published[name], f"{_parameters(name):,}")
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print(
         "Any other classifier can be named too: timm's as timm spells it (resnet18, mobilenetv3_small_050, ...), "
@@ -48,7 +47,7 @@ def list_methods() -> None:
         about = (getattr(inspect.getmodule(function_of(method)), "__doc__", None) or "").strip().split("\n", 1)[0]
         options = ", ".join(f"{key}={value}" for key, value in options_of(method).items())
         table.add_row(name, about, options or "none")
-    Console().print(table)
+    Terminal().print(table)
 
 
 def list_recipes() -> None:
@@ -58,7 +57,7 @@ def list_recipes() -> None:
         recipe = load_recipe(name)
         counts = (str(len(values)) for values in (recipe.pairs, recipe.methods, recipe.seeds))
         table.add_row(name, recipe.about, *counts)
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print("sskd bench RECIPE runs one; RECIPE may be a YAML file of your own: see docs/bench.md.")
 
@@ -68,6 +67,6 @@ def list_data() -> None:
     table = Table("data", "what it is", title="Data sets")
     for name, load in SOURCES.items():
         table.add_row(name, (inspect.getdoc(inspect.getmodule(getattr(load, "func", load))) or "").split("\n", 1)[0])
-    console = Console()
+    console = Terminal()
     console.print(table)
     console.print("Say --data NAME, NAME:PATH, or the path of a folder of class folders, parquet files or tar shards.")

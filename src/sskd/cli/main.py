@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import jsonargparse
-from rich.console import Console
 
 from sskd.cli.ending import ended, output_failed, stopped
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.stopping import STATUS, Terminated, handling_sigterm
+from sskd.terminal import Terminal
 
 ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
 COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torch, and `report` does not
@@ -142,8 +143,8 @@ def _run(words: list[str]) -> int:
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in one line: some quote messages of several."""
-    return " ".join(str(error).splitlines())
+    """What an error says, in one line that obeys no control character: some quote messages of several lines."""
+    return visible(" ".join(str(error).splitlines()))
 
 
 PLACES = {"export": "network", "bench": "recipe", "probe": "network", "similarity": "run", "inspect": "run"}
@@ -190,7 +191,7 @@ def _spelled(word: str) -> str:
 
 def _show(result: dict[str, Any]) -> None:
     """A result, one fact a line; its records as the accuracies on each split."""
-    console = Console()
+    console = Terminal()
     for key, value in result.items():
         if isinstance(value, dict):
             splits = {name: value[name] for name in ("validation", "test") if name in value}
@@ -207,5 +208,5 @@ def _show(result: dict[str, Any]) -> None:
 
 
 def _listed(values: list[Any]) -> str:
-    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values[:10]]
+    shown = [f"{value:.4g}" if isinstance(value, float) else visible(str(value)) for value in values[:10]]
     return ", ".join(shown) + (f", ... ({len(values):,} in all)" if len(values) > len(shown) else "")

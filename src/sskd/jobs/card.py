@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sskd.escaping import markdown, markdown_block
+
 LISTED = 50  # class names
 
 
@@ -22,21 +24,22 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "tags: [image-classification, knowledge-distillation, sskd]",
         "license: other  # to fill in",
         "---",
-        f"# {result['network']}, {_how(arguments)}",
+        f"# {markdown(result['network'])}, {markdown(_how(arguments))}",
         "",
         f"Top-1 accuracy **{test['top1']:.2%}**, top-5 {test['top5']:.2%}, on the {data['test_images']:,} test images "
-        f"of {data['name']} ({result['student']}, epoch {record['epoch']}). {result['parameters']:,} parameters.",
+        f"of {markdown(data['name'])} ({result['student']}, epoch {record['epoch']}). "
+        f"{result['parameters']:,} parameters.",
         "",
         "| | |",
         "|---|---|",
-        f"| data | {data['name']}: {data['train_images']:,} training images{_of_all(data)}{_wrong(config)} |",
-        f"| teacher | {_teacher(config)} |",
-        f"| method | {arguments['method']}, seed {arguments['training']['seed']}, "
+        f"| data | {markdown(data['name'])}: {data['train_images']:,} training images{_of_all(data)}{_wrong(config)} |",
+        f"| teacher | {markdown(_teacher(config))} |",
+        f"| method | {markdown(arguments['method'])}, seed {arguments['training']['seed']}, "
         f"{arguments['training']['epochs']} epochs |",
-        f"| options | {json.dumps(arguments['options'])} |",
+        f"| options | {markdown(json.dumps(arguments['options']))} |",
         f"| input | {'x'.join(map(str, pretrained['input_size']))}, mean {_numbers(pretrained['mean'])}, "
         f"std {_numbers(pretrained['std'])}, for pixels from 0 to 1 |",
-        f"| classes | {len(names)}: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''} |",
+        f"| classes | {len(names)}: {_listed(names)} |",
         "",
         "## Use",
         "```python",
@@ -46,9 +49,7 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         f"file for ONNX: `sskd export FOLDER --out NAME.onnx{_trust(result['network'])}`.",
         "",
         "## Made by",
-        "```",
-        f"{config['environment']['command']}",
-        "```",
+        markdown_block(str(config["environment"]["command"])),
         f"with sskd {config['environment']['sskd']}, torch {config['environment']['torch']}, "
         f"timm {config['environment']['timm']}.",
         "",
@@ -60,6 +61,10 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         "",
     ]
     return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*map(markdown, names[:LISTED]), *(["..."] if len(names) > LISTED else [])])
 
 
 def _how(arguments: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from sskd.data.decoded import default_workers
 from sskd.data.images import Images
 from sskd.data.prepare import make_feed
 from sskd.environment import environment
+from sskd.escaping import encoded
 from sskd.files import alone_in, read_json, write_atomic
 from sskd.jobs.assemble import Assembled, assemble
 from sskd.jobs.card import model_card
@@ -220,7 +221,7 @@ def _finish(job: Job, run: Run, trainer: Trainer, parts: Assembled) -> Record:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     card = model_card(run.config() or {}, result, read_json(run.student / "config.json"))
-    write_atomic(run.student / "README.md", card.encode())
+    write_atomic(run.student / "README.md", encoded(card))
     run.finish(result)
     return result
 

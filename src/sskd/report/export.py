@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sskd.escaping import csv_row, markdown, markdown_block
 from sskd.report.filters import added, points, share, signed, spread, stages, whole
 from sskd.report.found import Values
 from sskd.report.groups import Group
@@ -36,7 +37,7 @@ def as_csv(page: Page) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(page))
+    writer.writerows(map(csv_row, rows(page)))
     return file.getvalue()
 
 
@@ -60,8 +61,8 @@ def as_json(page: Page) -> str:
 
 def as_markdown(page: Page, files: Mapping[str, Sequence[str]]) -> str:
     """A results page; `files` are those of the plots, by the plots' ids."""
-    blocks = [f"# {_plain(page.title)}", page.headline and _plain(page.headline)]
-    blocks += [f"> **Note:** {_plain(text)}" for text in page.warnings]
+    blocks = [f"# {markdown(page.title)}", page.headline and markdown(page.headline)]
+    blocks += [f"> **Note:** {markdown(text)}" for text in page.warnings]
     blocks += [_answer(one) for one in page.answers]
     if page.ranking:
         head = ("method", "tables", "mean rank", "first in", "to KD")
@@ -71,14 +72,14 @@ def as_markdown(page: Page, files: Mapping[str, Sequence[str]]) -> str:
     for part in page.parts:
         blocks += _part(part, files)
     for look in page.looked:
-        blocks += [f"## {_plain(look.name)}"]
+        blocks += [f"## {markdown(look.name)}"]
         if look.cka:
             names = [str(name) for name in (look.similarity.get("stages") or {}).get("teacher") or []]
             blocks.append(_table(("CKA", *names), [(name, *map(points, values)) for name, values in look.cka]))
         for data, probe in look.probes.items():
             linear, knn = (probe.get("linear") or {}).get("top1"), (probe.get("knn") or {}).get("top1")
             said = f"linear {share(linear)} %, kNN {share(knn)} %"
-            blocks.append(f"Probe on {_plain(data)}: top-1 {said}.")
+            blocks.append(f"Probe on {markdown(data)}: top-1 {said}.")
         for plot in look.plots:
             blocks += _images(plot.id, plot.title, plot.caption, files)
     blocks += _runs(page)
@@ -86,21 +87,21 @@ def as_markdown(page: Page, files: Mapping[str, Sequence[str]]) -> str:
 
 
 def _answer(one: Answer) -> str:
-    facts = [f"- {_plain(fact.name)}: **{_plain(fact.value)}**" + (f" ({_plain(fact.note)})" if fact.note else "")
+    facts = [f"- {markdown(fact.name)}: **{markdown(fact.value)}**" + (f" ({markdown(fact.note)})" if fact.note else "")
              for fact in one.facts]  # fmt: skip
-    return "\n".join([f"**{_plain(one.title)}**", "", *facts, "", _plain(one.sure)])
+    return "\n".join([f"**{markdown(one.title)}**", "", *facts, "", markdown(one.sure)])
 
 
 def _part(part: Part, files: Mapping[str, Sequence[str]]) -> list[str]:
     section = part.section
-    blocks = [f"## {_plain(section.title)}", _plain(section.about), f"Data: {_plain(section.data)}."]
+    blocks = [f"## {markdown(section.title)}", markdown(section.about), f"Data: {markdown(section.data)}."]
     if section.left:
         blocks.append(f"**{section.left[0].upper()}{section.left[1:]}.**")
     if part.study:
         blocks += [*_images(part.study.id, part.study.title, part.study.caption, files), _study(section.study or {})]
-    blocks += [f"- {_plain(note)}" for note in section.notes]
+    blocks += [f"- {markdown(note)}" for note in section.notes]
     for group in section.groups:
-        blocks += [f"### {_plain(group.title)}", _group(group)]
+        blocks += [f"### {markdown(group.title)}", _group(group)]
     if section.groups:
         blocks.append(
             "Mean ± sample deviation of the test top-1 % over n seeds; differences in points, paired by seed; * p < "
@@ -109,12 +110,12 @@ def _part(part: Part, files: Mapping[str, Sequence[str]]) -> list[str]:
     for plot in (part.accuracy, part.cost, part.curves):
         blocks += _images(plot.id, plot.title, plot.caption, files) if plot else []
     verb = "Continue" if section.waiting and not section.busy else "Repeat"
-    return [*blocks, f"{verb} it:\n\n    {section.command}" if section.command else ""]
+    return [*blocks, f"{verb} it:\n\n{markdown_block(section.command, 'sh')}" if section.command else ""]
 
 
 def _images(key: str, title: str, caption: str, files: Mapping[str, Sequence[str]]) -> list[str]:
     names = files.get(key, ())
-    return [*(f"![{_plain(title)}]({name})" for name in names), *([f"*{_plain(caption)}*"] if names else [])]
+    return [*(f"![{markdown(title)}]({name})" for name in names), *([f"*{markdown(caption)}*"] if names else [])]
 
 
 def _study(study: Values) -> str:
@@ -147,7 +148,7 @@ def _group(group: Group) -> str:
         lines.append((*cells, points(row["published"]), *costs))
     filled = [i for i in range(len(head)) if i in (0, 2, 3) or any(line[i] for line in lines)]
     table = _table([head[i] for i in filled], [[line[i] for i in filled] for line in lines])
-    return table + (f"\n\nNo result yet: {_plain(', '.join(group.waiting))}." if group.waiting else "")
+    return table + (f"\n\nNo result yet: {markdown(', '.join(group.waiting))}." if group.waiting else "")
 
 
 def _runs(page: Page) -> list[str]:
@@ -158,19 +159,11 @@ def _runs(page: Page) -> list[str]:
         blocks += ["## Runs without a result", _table(("run", "state", "epochs", "problem"), lines)]
     commands = [f"# {kind.label}, seed {kind.seeds}\n{kind.command}" for one in page.configs for kind in one.kinds]
     if commands:
-        text = "\n".join(commands).replace("```", "` ` `")
-        blocks.append("<details><summary>Every run's command</summary>\n\n```sh\n" + text + "\n```\n\n</details>")
+        block = markdown_block("\n".join(commands), "sh")
+        blocks.append(f"<details><summary>Every run's command</summary>\n\n{block}\n\n</details>")
     return blocks
 
 
 def _table(head: Sequence[Any], lines: Sequence[Sequence[Any]]) -> str:
-    texts = [[_plain(cell) for cell in line] for line in (head, ["---"] * len(head), *lines)]
+    texts = [list(map(markdown, head)), ["---"] * len(head), *(list(map(markdown, line)) for line in lines)]
     return "\n".join("| " + " | ".join(line) + " |" for line in texts)
-
-
-def _plain(value: Any) -> str:
-    """Text that means itself in Markdown."""
-    text = " ".join(str(value).split()) if value is not None else ""
-    for sign in "\\`|<>[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("*", "\\*") if text not in ("*", "**") else text

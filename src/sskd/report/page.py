@@ -155,9 +155,7 @@ def as_html(page: Page, refresh: int = 0) -> str:
 def _data(value: Any) -> Markup:
     """JSON that cannot end the script element which holds it."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
+    return Markup(re.sub("[<>&\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Literal
 
 import sskd
 from sskd.errors import UserError
+from sskd.escaping import encoded, visible
 from sskd.files import make_folder, write_atomic
 from sskd.report.export import as_csv, as_json, as_markdown
 from sskd.report.found import Found, find
@@ -58,9 +59,9 @@ def report(
             break
         time.sleep(EVERY)
         found = find(paths)
-    print(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}")
+    print(visible(f"{target} ({target.stat().st_size / 1e6:.1f} MB): {page.headline}"))
     if left := _left(page):
-        print(left)
+        print(visible(left, keep="\n"))
 
 
 def _left(page: Page) -> str:
@@ -93,4 +94,4 @@ def _write(page: Page, target: Path, format: str, plots: str | None, refresh: in
         "csv": lambda: as_csv(page),
         "json": lambda: as_json(page),
     }[format]()
-    write_atomic(target, text.encode())
+    write_atomic(target, encoded(text))

@@ -125,7 +125,7 @@ def _is_first(row: Values, group: Group) -> bool:
 
 def _gap(best: Values, alone: Values | None, teacher: Values) -> str:
     left = teacher["last_mean"] - best["last_mean"]
-    if left <= 0:
+    if left < 0.005:  # as it is shown
         return "the student is as good, or better"
     if alone is None or teacher["last_mean"] <= alone["last_mean"]:
         return f"{left:.2f} points above the student"

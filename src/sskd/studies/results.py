@@ -12,6 +12,7 @@ from sskd.bench.labels import percent
 from sskd.bench.notes import labels_notes
 from sskd.bench.results import Cell, Row, mean_and_deviation, read_log, rows_of
 from sskd.bench.table import as_csv, as_json, as_markdown, tabulated
+from sskd.escaping import encoded, markdown
 from sskd.files import make_folder, write_atomic, write_json
 from sskd.studies.base import Series, Study, X
 
@@ -25,10 +26,10 @@ def write(out: Path, study: Study, cells: Sequence[Cell], failed: dict[str, str]
     make_folder(out)
     lines, found = tabulated(cells, failed), summary(study, cells)
     write_json(out / "study.json", found)
-    write_atomic(out / "table.json", as_json(study.recipe, lines, cells, failed).encode())
-    write_atomic(out / "table.csv", as_csv(lines).encode())
+    write_atomic(out / "table.json", encoded(as_json(study.recipe, lines, cells, failed)))
+    write_atomic(out / "table.csv", encoded(as_csv(lines)))
     about = "\n\n".join([f"**{study.question}**", study.about, matrix(found), f"Again: `{study.command}`"])
-    write_atomic(out / "table.md", as_markdown(replace(study.recipe, about=about), lines, cells).encode())
+    write_atomic(out / "table.md", encoded(as_markdown(replace(study.recipe, about=about), lines, cells)))
     return out / "table.md"
 
 
@@ -97,14 +98,15 @@ def matrix(found: Mapping[str, Any]) -> str:
     at = [{point["x"]: point for point in one["points"]} for one in series]
     columns = [_heading(x) for x in axis["values"]]
     rows = [
-        [one["label"], *(_cell(points.get(x)) for x in axis["values"])] for one, points in zip(series, at, strict=True)
+        [markdown(one["label"]), *(_cell(points.get(x)) for x in axis["values"])]
+        for one, points in zip(series, at, strict=True)
     ]
     if numbers and len(columns) > 1:
         columns.append("first to last")
         for row, points in zip(rows, at, strict=True):
             own = [*points.values()]  # of which series may have fewer than there are columns
             row.append(_change(own[0], own[-1]) if own else "")
-    table = [[axis["label"], *columns], *rows]
+    table = [[markdown(axis["label"]), *columns], *rows]
     if len(series) == 1 or (not numbers and len(columns) > WIDE):
         table = [list(column) for column in zip(*table, strict=True)]
         if any("head" in point for point in at[0].values()):
@@ -115,7 +117,7 @@ def matrix(found: Mapping[str, Any]) -> str:
 
 
 def _heading(x: X) -> str:
-    return percent(x) if isinstance(x, int | float) else x
+    return percent(x) if isinstance(x, int | float) else markdown(x)
 
 
 def _cell(point: Mapping[str, Any] | None) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from rich.console import Console
-
 from sskd.bench.grid import tasks_of
 from sskd.bench.results import Cell, read_cell
 from sskd.bench.run import engine_of, refuse_failed, run_tasks
@@ -13,6 +11,7 @@ from sskd.bench.task import Task
 from sskd.files import alone_in
 from sskd.studies.base import Base, Study
 from sskd.studies.results import write
+from sskd.terminal import Terminal
 
 
 def run(study: Study, on: Base) -> None:
@@ -34,7 +33,7 @@ def run(study: Study, on: Base) -> None:
             engine = engine_of(study.recipe, folder, on.engine, on.jobs, on.gpus, on.address)
             failed = run_tasks(tasks, engine, tables)
         table = tables(failed)
-    console = Console()
+    console = Terminal()
     console.print(table.read_text(), highlight=False, soft_wrap=True, markup=False)
     console.print(f"Kept in {place}: table.md, table.csv, table.json, study.json.", highlight=False, soft_wrap=True)
     refuse_failed(failed, len(tasks), folder)
