@@ -19,17 +19,49 @@ def page_of(*places: Path) -> Page:
     return gather(find([str(place) for place in places]), "", "now", "sskd report", "0")
 
 
-@pytest.mark.parametrize("odd", [
-    {"arguments": ["a"]}, {"arguments": {"training": 3}}, {"data": "digits"}, {"stages": [3]}, {"execution": [1]},
+@pytest.mark.parametrize(("odd", "said"), [
+    ({"arguments": ["a"]}, "arguments: expected names with values or nothing (null); got ['a']"),
+    ({"arguments": {"training": 3}}, "arguments.training: expected"),
+    ({"arguments": {"training": {"seed": [1]}}}, "arguments.training.seed: expected a whole number; got [1]"),
+    ({"arguments": {"method": ["kd"]}}, "arguments.method: expected text"),
+    ({"data": "digits"}, "data: expected"),
+    ({"optim": [1]}, "optim: expected"),
+    ({"stages": [3]}, "stages[0]: expected names with values; got 3"),
+    ({"class_names": 3}, "class_names: expected a list"),
+    ({"teacher": {"architecture": ["x"]}}, "teacher.architecture: expected text"),
+    ({"execution": [1]}, "execution: expected"),
 ])  # fmt: skip
-def test_a_config_with_odd_values(odd: dict[str, Any], tmp_path: Path) -> None:
+def test_a_config_with_odd_values(odd: dict[str, Any], said: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "odd", config("kd", 0), records("kd", 0))
     (run / "config.json").write_text(json.dumps(config("kd", 0) | odd))
     write_run(tmp_path / "good", config("kd", 1), records("kd", 1))
     page = page_of(tmp_path)
     words = {Path(run.folder).name: (run.word, run.problem) for run in page.runs}
     assert words["good"] == ("finished", "") and words["odd"][0] == "broken"
-    assert "holds values that no run writes" in words["odd"][1] and "holds values that no run writes" in as_html(page)
+    assert words["odd"][1].startswith(f"{run / 'config.json'}, {said}") and "could not be read" in as_html(page)
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("result.json", "{}", "result.json: object missing required field last; got {}."),
+    ("result.json", '{"last": {"test": {"top1": "x"}}}', "result.json, last.test.top1: expected a number; got 'x'"),
+    ("result.json", '{"last": {"test": {"top1": 1}}, "best": [1]}', "result.json, best: expected"),
+    ("log.jsonl", '{"stage": "a", "epoch": 1, "seconds": "x"}\n', "log.jsonl, [0].seconds: expected a number; got 'x'"),
+    ("log.jsonl", '{"stage": 3, "epoch": 1}\n', "log.jsonl, [0].stage: expected text; got 3"),
+])  # fmt: skip
+def test_results_and_logs_with_odd_values(name: str, text: str, said: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "odd", config("kd", 0), records("kd", 0))
+    (run / name).write_text(text)
+    (line,) = page_of(tmp_path).runs
+    assert line.word == "broken" and said in line.problem
+
+
+def test_a_log_whose_lines_change_their_form(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "odd", config("kd", 0), records("kd", 0))
+    with (run / "log.jsonl").open("a") as log:
+        log.write(
+            '{"stage": "student", "epoch": 5, "loss": 3, "test": [1]}\n' + json.dumps(records("kd", 0)[-1]) + "\n"
+        )
+    assert page_of(tmp_path).runs[0].epochs == "6"
 
 
 def test_tables_studies_and_analyses_with_odd_values(tmp_path: Path) -> None:
@@ -47,9 +79,10 @@ def test_tables_studies_and_analyses_with_odd_values(tmp_path: Path) -> None:
     inspect.write_text(json.dumps(json.loads(inspect.read_text()) | {"embedding": {"points": [{"class": 1}]}}))
     page = page_of(top)
     problems = "\n".join(page.warnings)
-    assert problems.count("values that none has") == 2 and "probe-stl10.json cannot be read" in problems
+    assert problems.count("It is left out.") == 2 and "table.json, recipe: expected" in problems
+    assert "probe-stl10.json cannot be read" in problems
     assert "values that no analysis writes" in problems and len(page.looked) == 1
-    assert page.headline.startswith("kd is best") and "values that none has" in as_html(page)
+    assert page.headline.startswith("kd is best") and "It is left out." in as_html(page)
 
 
 def test_nothing_that_is_shown_can_run(tmp_path: Path) -> None:

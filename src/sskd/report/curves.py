@@ -23,7 +23,7 @@ def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:
     runs = [run for run in section.runs if run.done]
     if not runs:
         return None
-    quantities = max(len(_quantities(run.records())) for run in runs[:: max(1, len(runs) // 20)])
+    quantities = max(1, *(len(_quantities(run.records())) for run in runs[:: max(1, len(runs) // 20)]))
     each = 2 * quantities * min(POINTS, max(run.done for run in runs))
     room = max(12, numbers // max(1, each))
     shown = _spread_out(runs, section, room)
@@ -36,6 +36,8 @@ def curves_plot(section: Section, key: str, numbers: int) -> Plot | None:
             for quantity in _quantities(records):
                 xs, ys = _thin(records, quantity, points)
                 views.setdefault((stage, quantity), []).append(Series(name, xs, ys, group=group, method=method))
+    if not views:
+        return None
     hide_most(views)
     order = {name: i for i, name in enumerate(FIRST)}
     stages = {stage: i for i, stage in enumerate(dict.fromkeys(stage for stage, _ in views))}
@@ -115,7 +117,8 @@ def _thin(records: Sequence[Values], quantity: str, points: int) -> tuple[list[N
     factor = 100.0 if name.startswith("top") else 1.0
     xs, ys = list[Number](), list[Number]()
     for record in records:
-        value = (record.get(group) or {}).get(name) if name else record.get(group)
+        inner = record.get(group)
+        value = (inner.get(name) if isinstance(inner, dict) else None) if name else inner
         if value is not None and _is_number(value):
             xs.append(float(record["epoch"]))
             ys.append(factor * float(value))

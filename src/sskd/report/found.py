@@ -12,7 +12,7 @@ from sskd.bench.table import unit_of
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import held
-from sskd.run_files import RunConfig, RunResult
+from sskd.report.shapes import Config, Record, Result, Study, Table
 from sskd.validation import convert
 
 Values = Mapping[str, Any]
@@ -134,8 +134,10 @@ def _look(folder: Path, found: Found) -> None:
             table, problem = read_object(folder / "table.json") if "table.json" in names else ({}, "")
             study, other = read_object(folder / "study.json") if "study.json" in names else (None, "")
             found.problems += [text for text in (problem, other) if text]
-            if not _formed(table or {}, study or {}):
-                found.problems.append(f"{folder} holds a table or a study with values that none has; it is left out.")
+            problems = [_unlike(table or {}, Table, folder / "table.json"),
+                        _unlike(study or {}, Study, folder / "study.json")]  # fmt: skip
+            if any(problems):
+                found.problems += [f"{problem} It is left out." for problem in problems if problem]
             elif table or study:
                 found.tables.append(FoundTable(folder, table or {}, study))
 
@@ -157,18 +159,21 @@ def read_run(folder: Path) -> FoundRun:
     config, problem = read_object(files["config.json"])
     if config is None:
         return FoundRun(folder, "broken", problem=problem)
+    if problem := _unlike(config, Config, files["config.json"]):
+        return FoundRun(folder, "broken", problem=problem)
     result, problem = read_object(files["result.json"]) if files["result.json"].exists() else (None, "")
-    if result is not None and not _measured(result):
-        result, problem = None, f"{files['result.json']} holds no accuracy of the last epoch."
+    if result is not None and (problem := _unlike(result, Result, files["result.json"])):
+        result = None
     cell, records = None, list[Values]()
     try:
-        _check(config)
         records = _epochs(read_costs(files["log.jsonl"]))
-        cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
+        damage = _unlike(records, list[Record], files["log.jsonl"])
+        if damage:
+            problem, records = problem or damage, []
+        else:
+            cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
     except OSError as error:
         problem = f"{files['log.jsonl']} cannot be read ({error.strerror})."
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return FoundRun(folder, "broken", problem=f"{folder} holds values that no run writes.")
     clock = "seconds" if on_gpu(config) else "cpu_seconds"
     seconds = sum(record.get(clock, record.get("seconds", 0.0)) for record in records) if cell else 0.0
     state: Literal["finished", "running", "begun", "broken"]
@@ -176,38 +181,17 @@ def read_run(folder: Path) -> FoundRun:
     return FoundRun(folder, state, config, result, cell, len(records), seconds, problem)
 
 
-def _check(config: Values) -> None:
-    """Raise a `TypeError` where a config is not as runs write it."""
+def _unlike(value: Any, shape: Any, path: Path) -> str:
+    """Where and how values differ from those that a run or a bench writes; empty where they do not."""
     try:
-        convert(config, RunConfig, "config.json")
+        convert(value, shape, str(path))
     except UserError as error:
-        raise TypeError(str(error)) from error
-
-
-def _formed(table: Values, study: Values) -> bool:
-    """Whether a table and a study are made as those of a bench are."""
-    try:
-        rows, runs, series = table.get("rows") or [], table.get("runs") or [], study.get("series") or []
-        points = [point for one in series for point in one.get("points") or []]
-        objects = (table.get("recipe") or {}, study.get("x") or {}, *rows, *runs, *points)
-        numbers = [one.get(name) or 0 for one in rows for name in ("n", "of", "last_mean", "last_deviation")]
-        numbers += [point.get(name) or 0 for point in points for name in ("mean", "deviation")]
-        return all(isinstance(one, dict) for one in objects) and all("x" in point for point in points) and all(
-            isinstance(one, int | float) for one in numbers)  # fmt: skip
-    except (AttributeError, TypeError):
-        return False
+        return str(error)
+    return ""
 
 
 def _epochs(found: Sequence[Any]) -> list[Values]:
     return [record for record in found if isinstance(record, dict) and "stage" in record and "epoch" in record]
-
-
-def _measured(result: Values) -> bool:
-    try:
-        convert(result, RunResult, "result.json")
-    except UserError:
-        return False
-    return True
 
 
 def _analyses(folder: Path) -> tuple[dict[str, Values], list[str]]:

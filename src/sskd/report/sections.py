@@ -71,7 +71,7 @@ def data_of(run: FoundRun) -> str:
     if not data:
         return "data not known"
     classes = len(run.config.get("class_names") or [])
-    return f"{data.get('name')}, {data.get('test_images', 0):,} test images of {classes} classes"
+    return f"{data.get('name')}, {data.get('test_images') or 0:,} test images of {classes} classes"
 
 
 def _belongs(run: FoundRun, table: FoundTable) -> bool:
