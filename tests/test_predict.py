@@ -54,6 +54,13 @@ def test_small_images_are_taken_as_they_are(sskd: Cli, teacher: Path, few: Path,
     assert right / 30 == pytest.approx(json.loads((teacher / "result.json").read_text())["last"]["test"]["top1"])
 
 
+def test_nothing_is_no_path(sskd: Cli, teacher: Path) -> None:
+    """An empty variable of a shell would label the working directory."""
+    for words, said in ((("",), "A path among the images is empty"), (("x.png", "--out", ""), "--out is empty")):
+        done = sskd("predict", "--run", teacher, *words)
+        assert done.code == 2 and said in done.err
+
+
 def test_table_files_and_odd_images(sskd: Cli, run: Path, tmp_path: Path) -> None:
     write_oddities(tmp_path)
     done = sskd("predict", "--run", run, *sorted(tmp_path.iterdir())[:3], tmp_path / "turned.jpeg")

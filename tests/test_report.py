@@ -200,6 +200,8 @@ def test_refusals(grid: Path, tmp_path: Path, sskd: Cli) -> None:
     for words, said in (
         (["report"], "Say what to report on"),
         (["report", tmp_path / "none"], "does not exist"),
+        (["report", ""], "A path is empty"),
+        (["report", grid, "--out", ""], "--out is empty"),
         (["report", grid / "teachers" / f"{TEACHER}-seed0" / "config.json"], "is a file"),
         (["report", tmp_path / "empty"], "expected folders with config.json"),
         (["report", grid, "--live", "--format", "md"], "--live is for"),

@@ -18,7 +18,10 @@ def page_of(*places: Path) -> Page:
 
 
 def trained(top: Path, name: str, method: str, gain: float, seed: int = 0, **changed: Any) -> Path:
-    """A student of the teacher in `top/teacher`, with arguments (`training__lr=...`) changed; ce has no teacher."""
+    """A student of the teacher in `top/teacher`; ce has no teacher.
+
+    Arguments of its training are changed, or others: `options__temperature=...`, `arguments__fraction=...`.
+    """
     teacher = top / "teacher"
     if not teacher.exists():
         write_run(teacher, config("ce", 0), records("ce", 0, 4, 9.0))
@@ -26,7 +29,8 @@ def trained(top: Path, name: str, method: str, gain: float, seed: int = 0, **cha
     own = config(method, seed, epochs, str(changed.pop("teacher", teacher)))
     for key, value in changed.items():
         where, _, last = key.rpartition("__")
-        (own["arguments"][where] if where else own["arguments"]["training"])[last or key] = value
+        place = own["arguments"] if where == "arguments" else own["arguments"][where or "training"]
+        place[last] = value
     if method == "ce":
         own |= {"arguments": own["arguments"] | {"teacher": None, "options": {}}, "teacher": {}}
     return write_run(top / name, own, records(method, seed, epochs, gain))
@@ -193,17 +197,17 @@ def test_a_method_keeps_its_colour_on_the_page(tmp_path: Path) -> None:
     assert colours == {"ce": {0}, "kd": {1}, "at": {2}, "sskd": {3}, "zz": {4}}
 
 
-@pytest.mark.parametrize("field", ["noise", "fraction"])
-def test_what_students_see_is_said_once(tmp_path: Path, field: str) -> None:
-    key = "noise" if field == "noise" else "arguments__fraction"
-    for value, name in ((0.25, "few"), (0.5, "half")):
-        for method in ("ce", "kd"):
-            folder = trained(tmp_path, f"{name}-{method}", method, 1.0, **({"noise": value} if key == "noise" else {}))
-            if field == "fraction":
-                own = json.loads((folder / "config.json").read_text())
-                own["arguments"]["fraction"] = value
-                (folder / "config.json").write_text(json.dumps(own))
+@pytest.mark.parametrize(
+    ("changed", "title", "short"),
+    [
+        ({"noise": 0.25}, "25 % symmetric label noise", "kd, 25 % noise"),
+        ({"arguments__fraction": 0.25}, "25 % of the training images", "kd, 25 %"),
+    ],
+)
+def test_what_students_see_is_said_once(tmp_path: Path, changed: dict[str, Any], title: str, short: str) -> None:
+    for method in ("ce", "kd"):
+        trained(tmp_path, f"all-{method}", method, 1.0)
+        trained(tmp_path, f"few-{method}", method, 1.0, **changed)
     section = page_of(tmp_path).parts[0].section
-    said_once = {"noise": "25 % symmetric label noise", "fraction": "25 % of the training images"}[field]
-    assert f"{TEACHER} → {STUDENT}, {said_once}" in [group.title for group in section.groups]
-    assert section.labels[tmp_path / "few-kd"] == ("kd, 25 % noise" if field == "noise" else "kd, 25 %")
+    assert [group.title for group in section.groups] == [f"{TEACHER} → {STUDENT}", f"{TEACHER} → {STUDENT}, {title}"]
+    assert section.labels[tmp_path / "few-kd"] == short

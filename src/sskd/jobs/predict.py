@@ -42,6 +42,8 @@ def predictions(
     Raises:
         UserError: no network there, no such file, no images, images that cannot be decoded, an impossible `top`.
     """
+    if not all(images):
+        raise UserError("A path among the images is empty. Give image files, or folders of them.")
     searched = [_found(Path(place)) for place in images]
     files = Files([file for found, _ in searched for file in found])
     network = load_network(Brought(run), Facts((), 3, None), trust_code).eval()

@@ -90,6 +90,8 @@ def find(places: Sequence[str]) -> Found:
     found, seen = Found(), set[Path]()
     for place in places:
         path = Path(place)
+        if not place:
+            raise UserError("A path is empty. Give the folders of runs, benches or studies.")
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise UserError(f"{place} {what}. Give the folder of a run, a bench or a study.")

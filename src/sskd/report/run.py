@@ -41,6 +41,8 @@ def report(
     Raises:
         UserError: folders that hold no runs, a file that cannot be written, plots without matplotlib.
     """
+    if out == "":
+        raise UserError("--out is empty. Give a file, or leave it out for report.FORMAT in the first folder.")
     target = Path(out) if out else Path(paths[0] if paths else ".") / f"report.{format}"
     kind = target.suffix.removeprefix(".")
     if kind in FORMATS and kind != format:

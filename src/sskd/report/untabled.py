@@ -141,7 +141,7 @@ def _tables(several: Sequence[_Alike], names: dict[Path, str], full: dict[Path, 
     for one in several:
         pairs.setdefault(one.architecture, []).append(one)
     for architecture, members in pairs.items():
-        varying = differing([_WITH_TEACHER | one.conditions for one in members])
+        varying = differing([{**_WITH_TEACHER, **one.conditions} for one in members])
         shown = [name for name in varying if name not in SEEN]
         places = _places(members)
         alone = list[Group]()
