@@ -92,7 +92,7 @@ def test_cells_of_few_and_wrong_labels(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
-    path = write_recipe(tmp_path, teachers={"cifar_resnet8": "some/run"})
+    path = write_recipe(tmp_path, teachers={"resnet8": "some/run"})  # as the literature spells it
     tasks = tasks_of(load_recipe(str(path)), Path("out"))
     assert {task.kind for task in tasks} == {"student"}
     assert tasks[0].arguments["teacher"] == "some/run" and tasks[0].teacher is None
@@ -101,34 +101,54 @@ def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"pears": []}, "no key of a bench recipe named 'pears'. Did you mean 'pairs'"),
+        ({"pears": []}, "no key of the bench recipe tiny named 'pears'. Did you mean 'pairs'"),
         ({"data": None}, "has no data. Name a data set"),
+        ({"data": [1, 2]}, r"the bench recipe tiny, data: expected text; got \[1, 2\]"),
+        ({"about": [1]}, r"the bench recipe tiny, about: expected text; got \[1\]"),
         ({"methods": None}, "has no methods"),
-        ({"pairs": [{"teacher": "cifar_resnet8"}]}, "needs a teacher and a student"),
+        ({"pairs": []}, "has no pairs"),
+        ({"pairs": [{"teacher": "cifar_resnet8"}]}, r"pairs\[0\]: student is missing; got {'teacher': 'cifar_resnet8'}"),
+        ({"pairs": [{**BASE["pairs"][0], "teacher": 3}]}, r"pairs\[0\]\.teacher: expected text; got 3"),
         ({"pairs": [{"teacher": "cifar_resnet8", "student": "cifar_resnet9"}]}, "cifar_resnet9"),
-        ({"pairs": [{**BASE["pairs"][0], "option": {}}]}, "Did you mean 'options'"),
+        ({"pairs": [{**BASE["pairs"][0], "option": {}}]}, r"tiny, pairs\[0\] named 'option'. Did you mean 'options'"),
         ({"pairs": [{**BASE["pairs"][0], "skip": ["ab"]}]}, "method label of the pair"),
-        ({"pairs": {"a": 1}}, "pairs of the bench recipe tiny must be a list"),
+        ({"pairs": [{**BASE["pairs"][0], "skip": ["kd", "sskd"]}]}, "skips all methods"),
+        ({"pairs": [{**BASE["pairs"][0], "options": {"kd": 3}}]}, "expected names with values; got {'kd': 3}"),
+        ({"pairs": {"a": 1}}, "the bench recipe tiny, pairs: expected a list"),
         ({"methods": {"sskdd": {}}}, "no method named 'sskdd'. Did you mean 'sskd'"),
         ({"methods": {"sskd": {"headepochs": 1}}}, "Did you mean 'head_epochs'"),
         ({"methods": {"kd": {"temperature": "hot"}}}, "temperature of kd takes a number"),
-        ({"methods": ["kd"]}, "methods of the bench recipe tiny must be names with values"),
-        ({"training": {"epoch": 3}}, "Did you mean 'epochs'"),
-        ({"training": {"seed": 3}}, "no training argument of a bench recipe named 'seed'"),
-        ({"training": {"batch_size": 0}}, "batch_size must be at least 1"),
-        ({"training": {"optim": {"rate": 1}}}, "optim argument"),
-        ({"teacher_training": {"optim": {"momentum": -1}}}, "momentum must not be negative"),
-        ({"reading": {"labels": "x"}}, "no reading argument"),
-        ({"seeds": [0, "one"]}, "seeds of the bench recipe tiny are numbers; got 'one'"),
+        ({"methods": ["kd"]}, "the bench recipe tiny, methods: expected names with values"),
+        ({"methods": {"ce": 3}}, r"the bench recipe tiny, methods\[...\]: expected names with values; got {'ce': 3}"),
+        ({"methods": {3: {}}}, "the bench recipe tiny, methods: names must be text"),
+        ({"training": {"epoch": 3}}, "no key of the bench recipe tiny, training named 'epoch'. Did you mean 'epochs'"),
+        ({"training": {"seed": 3}}, "seed does not stand in the bench recipe tiny, training: say seeds"),
+        ({"training": {"batch_size": 0}}, "the bench recipe tiny, training: batch_size must be at least 1"),
+        ({"training": {"epochs": 0}}, "the bench recipe tiny, training: epochs must be at least 1"),
+        ({"training": {"epochs": 1.5}}, "training, epochs: expected a whole number; got 1.5"),
+        ({"training": {"epochs": None}}, "training, epochs: expected a whole number; got None"),
+        ({"training": {"epochs": "many"}}, "training, epochs: expected a whole number; got 'many'"),
+        ({"training": {"threads": 100_000_000}}, "threads must be at most"),
+        ({"training": {"optim": 3}}, "training, optim: expected names with values; got 3"),
+        ({"training": {"optim": {"rate": 1}}}, "training, optim named 'rate'"),
+        ({"teacher_training": {"optim": {"momentum": -1}}}, "momentum must be from 0 to below 1; got -1"),
+        ({"teachers": {"resnet20": "x"}}, "gives weights for cifar_resnet20, which teaches in none of its pairs"),
+        ({"teachers": {"cifar_resnet8": 3}}, "expected text; got {'cifar_resnet8': 3}"),
+        ({"reading": {"labels": "x"}}, "reading named 'labels'. Did you mean 'label'"),
+        ({"reading": {"test_share": 7}}, "reading.test_share is a share between 0 and 1; got 7"),
+        ({"seeds": [0, "one"]}, r"the bench recipe tiny, seeds\[1\]: expected a whole number; got 'one'"),
+        ({"seeds": [True]}, "expected a whole number; got True"),
+        ({"seeds": []}, "seeds must be a list of one or more; the recipe tiny has none"),
+        ({"noises": []}, "noises must be a list of one or more"),
         ({"fractions": [0]}, "above 0 and up to 1, or numbers of each class, such as '4 per class'; got 0"),
         ({"fractions": ["0 per class"]}, "fractions are shares"),
         ({"fractions": ["4 per class"], "same_steps": True}, "same_steps is for shares of the images"),
         ({"noises": [1]}, "noises are shares of wrong labels, from 0 to below 1, symmetric or such as"),
         ({"noises": ["flip 0.2"]}, "got 'flip 0.2'"),
-        ({"training": {"noise": 0.3}}, r"noise of a bench recipe does not stand in training: say .*noises: \[0.3\]"),
-        ({"teachers_see": "none"}, "teachers_see is all or same"),
+        ({"training": {"noise": 0.3}}, r"noise does not stand in the bench recipe tiny, training: .*noises: \[0.3\]"),
+        ({"teachers_see": "none"}, "teachers_see: expected one of all, same; got 'none'"),
         ({"teachers_see": "same", "noises": [0.1], "teachers": {"cifar_resnet8": "x"}}, "Leave one of the two out"),
-        ({"seeds": 3}, "seeds of the bench recipe tiny must be a list"),
+        ({"seeds": 3}, "the bench recipe tiny, seeds: expected a list; got 3"),
     ],
 )
 def test_refused_recipes(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -154,7 +174,13 @@ def test_trainings_that_would_share_a_folder(changed: dict[str, Any], tmp_path: 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("- kd\n", "is no bench recipe: expected keys"), ("a: [\n", "is not YAML"), ("", "is no bench recipe")],
+    [
+        ("- kd\n", "is no bench recipe: expected keys"),
+        ("a: [\n", "is not YAML"),
+        ("a: 2026-99-99\n", "is not YAML"),
+        ("[" * 5000, "is nested too deeply"),
+        ("", "is no bench recipe"),
+    ],
 )
 def test_files_that_are_no_recipes(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "odd.yaml"

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
@@ -13,16 +14,19 @@ from torch.utils.data import Dataset
 from sskd.data import checked, load_source
 from sskd.data.in_memory import in_memory
 from sskd.data.source import Source
-from sskd.errors import UserError
+from sskd.errors import UserError, unknown
 from sskd.jobs.adopt import adopt, evaluated
 from sskd.jobs.execute import execute
 from sskd.jobs.job import Job
 from sskd.models.folders import is_factory
 from sskd.models.load import Brought
+from sskd.optim import Optim
 from sskd.progress import Display
+from sskd.ranges import SIDE, need_between
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.train.protocols import Record
+from sskd.validation import convert
 
 if TYPE_CHECKING:
     Named = str | nn.Module
@@ -95,13 +99,14 @@ def teaching(
     Raises:
         UserError: anything that the caller can put right.
     """
-    settings = Training(**training)
+    settings = _settings(training, teaching)
+    _refuse_empty(model=model, init=init, out=out)
     name, modules = _named(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
-    brought = Brought(init, name, mean, std, weights=init_weights) if init else None
+    brought = _brought("init", init, name, mean, std, weights=init_weights) if init else None
     if not init and not settings.epochs and name is not None and is_factory(name):
-        brought = Brought(name, None, mean, std)  # it comes with its weights
+        brought = _brought("model", name, None, mean, std)  # it comes with its weights
     network = name or str(init)
     data_name, source = _handed_over(data, reading)
     return Job(
@@ -112,7 +117,7 @@ def teaching(
         settings,
         init=brought,
         fraction=fraction,
-        reading=reading,
+        reading=convert(reading, Reading, "reading"),
         modules=modules,
         trust_code=trust_code,
         source=source,
@@ -193,13 +198,14 @@ def distillation(
         >>> done["classes"]
         ['0', '1']
     """
-    settings = Training(**training)
+    settings = _settings(training, distillation)
+    _refuse_empty(student=student, teacher=teacher, student_init=student_init, out=out, cache=cache)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
     name, student_modules = _named(student, "student")
     place, teacher_modules = _named(teacher, "teacher")
     stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
-    brought = Brought(place, *stated) if place else None
+    brought = _brought("teacher", place, *stated) if place else None
     data_name, source = _handed_over(data, reading)
     return Job(
         _folder(out, data_name, str(name), method, settings),
@@ -214,7 +220,7 @@ def distillation(
         teacher_data,
         teacher_labels,
         Path(cache) if cache else None,
-        reading,
+        convert(reading, Reading, "reading"),
         student_taps or {},
         teacher_taps or {},
         {**student_modules, **teacher_modules},
@@ -232,6 +238,8 @@ def _named(network: Named | None, side: Side) -> tuple[str | None, dict[Side, nn
     """A network's name; and the module, where one was handed over."""
     if isinstance(network, nn.Module):
         return f"module:{type(network).__name__}", {side: network}
+    if network is not None and not isinstance(network, str):
+        raise UserError(f"A {side} is a network's name or place, or a torch.nn.Module; got {network!r:.80}.")
     return network, {}
 
 
@@ -242,6 +250,52 @@ def _handed_over(data: Data, reading: Reading) -> tuple[str, Source | None]:
             raise UserError("data is empty. Name a data set (`sskd list data`) or a folder.")
         return data, None
     return in_memory(data, reading)
+
+
+def _settings(training: Mapping[str, Any], function: Callable[..., Job]) -> Training:
+    """The settings among a function's arguments, checked.
+
+    Raises:
+        UserError: an argument that does not exist, with the nearest names; a value of another type or out of range.
+    """
+    known = [one.name for one in fields(Training)]
+    for name in training:
+        if name not in known:
+            if name in [one.name for one in fields(Optim)]:
+                raise UserError(f"There is no argument named {name!r}: it is one of optim's. Say optim=Optim({name}=...).")
+            own = [name for name in inspect.signature(function).parameters if name != "training"]
+            raise unknown("argument", name, [*known, *own])
+    return convert(training, Training, "")
+
+
+def _brought(
+    option: str,
+    place: str,
+    architecture: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    size: int | None = None,
+    weights: str | None = None,
+) -> Brought:
+    """Where a network comes from, with all that is said of it checked.
+
+    Raises:
+        UserError: a value of another type or out of range.
+    """
+    need_between(f"{option}_size", size, 1, SIDE)
+    given = {"place": place, "architecture": architecture, "mean": mean, "std": std, "size": size, "weights": weights}
+    return convert(given, Brought, option)
+
+
+def _refuse_empty(**texts: Any) -> None:
+    """Refuse empty text, which a shell makes of a variable that is not set.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for name, text in texts.items():
+        if isinstance(text, str) and not text.strip():
+            raise UserError(f"{name} is empty. Give it a value, or leave it out.")
 
 
 def _folder(out: str | None, data: str, network: str, method: str, training: Training) -> Path:
@@ -286,7 +340,9 @@ def evaluate(
     Raises:
         UserError: anything that the caller can put right.
     """
+    _refuse_empty(network=network, architecture=architecture)
+    need_between("size", size, 1, SIDE)
     name, handed_over = _handed_over(data, reading)
     source = load_source(name, reading) if handed_over is None else checked(handed_over, reading)
-    brought = Brought(network, architecture, mean, std, weights=weights)
+    brought = _brought("network", network, architecture, mean, std, weights=weights)
     return evaluated(brought, source, size, device, trust_code)

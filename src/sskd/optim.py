@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sskd.errors import UserError
+from sskd.ranges import need_between
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Optim:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.lr is not None and not self.lr >= 0:
-            raise UserError(f"optim.lr must not be negative; got {self.lr}.")
-        for name in ("momentum", "weight_decay", "gamma"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"optim.{name} must not be negative; got {getattr(self, name)}.")
+        for name in ("lr", "weight_decay", "gamma"):
+            need_between(f"optim.{name}", getattr(self, name), 0)
+        need_between("optim.momentum", self.momentum, 0, 1, "[)")
         if self.nesterov and not self.momentum:
             raise UserError("optim.nesterov needs an optim.momentum above 0.")
         if not all(0 <= milestone <= 1 for milestone in self.milestones):
-            raise UserError(f"optim.milestones are shares of the stage, from 0 to 1; got {self.milestones}.")
+            raise UserError(f"optim.milestones are shares of the stage, from 0 to 1; got {list(self.milestones)}.")
+        if list(self.milestones) != sorted(self.milestones):
+            raise UserError(f"optim.milestones must rise; got {list(self.milestones)}.")
 
     @property
     def peak(self) -> float:

@@ -1,10 +1,12 @@
 """What a training needs to be told: plain values that a command line, a YAML file and a config can hold."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from sskd.errors import UserError
 from sskd.optim import Optim
+from sskd.ranges import SIDE, need_between, need_few
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class Training:
             or only those of their own process (per_device). batch_size is that of all processes together.
         batch_norm: with several processes, statistics of the images of each (per_device) or of all (synchronised).
         tensorboard: write curves to RUN/tensorboard, if TensorBoard is installed.
+
+    Raises:
+        UserError: a value outside its range.
     """
 
     epochs: int = 240
@@ -86,13 +91,22 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for name in ("epochs", "micro_batch", "padding", "validation", "checkpoint_every", "workers"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"{name} must not be negative; got {getattr(self, name)}.")
-        for name in ("threads", "size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1; got {getattr(self, name)}.")
+            need_between(name, getattr(self, name), 1)
+        for name in ("epochs", "micro_batch", "padding", "validation"):
+            need_between(name, getattr(self, name), 0)
+        need_between("checkpoint_every", self.checkpoint_every, 0, math.inf)
+        need_between("size", self.size, 1, SIDE)
+        need_few("threads", self.threads, 1)
+        need_few("workers", self.workers, 0)
         if not 0 <= self.flip <= 1:
             raise UserError(f"flip is a probability, from 0 to 1; got {self.flip}.")
+        if not 0 <= self.noise < 1:
+            raise UserError(f"The noise is {self.noise}; expected the share of wrong labels, from 0 to below 1.")
+        if self.per_class is not None and self.per_class < 1:
+            raise UserError(
+                f"per_class is {self.per_class}; expected the number of images of each class, at least 1."
+            )
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(
+                f"scale is the lowest and highest share of the area to cut out, in (0, 1]; got {list(self.scale)}."
+            )

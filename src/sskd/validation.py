@@ -22,7 +22,8 @@ def convert(value: Any, kind: type[T], where: str, advice: str = "") -> T:
     Args:
         value: plain values, as JSON or YAML give them.
         kind: a type, a dataclass or a generic such as `dict[str, int]`, `list[float | None]`.
-        where: what the value is and where it stands, to begin the message: "runs/a/config.json", "--reading".
+        where: what the value is and where it stands, to begin the message: "runs/a/config.json", "--reading"; empty
+            for arguments, whose names say enough.
         advice: a last sentence that says what to do.
 
     Raises:
@@ -36,20 +37,23 @@ def convert(value: Any, kind: type[T], where: str, advice: str = "") -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        expected, _, path = str(error).partition(" - at `$")
+        expected, _, path = str(error).replace("`key` in `$", "`$").partition(" - at `$")
         path = path.rstrip("`").lstrip(".")
-        place = f"{where}, {path}" if path else where
+        place = where + path if path.startswith("[") else ", ".join(filter(None, (where, path)))
         choices = _choices(kind, path) if expected.startswith("Invalid enum value") else ""
         what = choices or _plain(expected).partition(", got ")[0]
+        what = f"names must be text: {what}" if "`key` in" in str(error) else what
         raise UserError(f"{place}: {what}; got {_shown(_at(value, path))}.{advice and ' '}{advice}") from error
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}" if where else str(error)) from error
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply to be read.{advice and ' '}{advice}") from error
 
 
 def _plain(expected: str) -> str:
     """A validator's message with the names of Python's and JSON's types as they are commonly said."""
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", expected):
+        return f"{missing[1]} is missing"
     names = {
         "object": "names with values",
         "array": "a list",
@@ -90,11 +94,17 @@ def _choices(kind: Any, path: str) -> str:
 
 
 def _refuse_unknown_keys(value: Any, kind: Any, where: str) -> None:
-    meant = next((one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)), None)
-    if meant is None or not isinstance(value, Mapping):
+    """Refuse keys that a dataclass does not have, at any depth; what is of another shape is left to the validator."""
+    parts = typing.get_args(kind)
+    meant = next((one for one in (kind, *parts) if dataclasses.is_dataclass(one)), None)
+    if meant is None:
         return
-    hints = typing.get_type_hints(meant)
-    for key, inner in value.items():
-        if key not in hints:
-            raise unknown(f"key of {where}", str(key), hints)
-        _refuse_unknown_keys(inner, hints[key], f"{where}, {key}")
+    if typing.get_origin(kind) in (list, tuple):
+        for i, one in enumerate(value if isinstance(value, list | tuple) else ()):
+            _refuse_unknown_keys(one, meant, f"{where}[{i}]")
+    elif isinstance(value, Mapping):
+        hints = typing.get_type_hints(meant)
+        for key, inner in value.items():
+            if key not in hints:
+                raise unknown(f"key of {where}", str(key), hints)
+            _refuse_unknown_keys(inner, hints[key], f"{where}, {key}" if where else key)

@@ -10,6 +10,7 @@ from sskd.data.source import Source
 from sskd.data.splits import cut
 from sskd.reading import Reading
 from sskd.settings import Training
+from sskd.validation import convert
 
 USUAL = {one.name: one.default for one in fields(Training)}
 
@@ -28,7 +29,7 @@ def refuse_labels(tasks: Sequence[Task]) -> None:
             continue
         seen.append((place, given))
         if place not in sources:
-            sources[place] = load_source(task.arguments["data"], Reading(**task.arguments.get("reading", {})))
+            sources[place] = load_source(task.arguments["data"], convert(task.arguments.get("reading", {}), Reading, "reading"))
         cut(sources[place], *given)
 
 

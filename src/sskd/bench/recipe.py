@@ -1,12 +1,11 @@
 """A bench recipe: pairs x methods x seeds x fractions x noises, in YAML."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
@@ -14,10 +13,11 @@ from sskd.bench.labels import Labels, Seen
 from sskd.errors import UserError, unknown
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options
-from sskd.methods.plan import Optim
 from sskd.models.zoo import resolve
+from sskd.ranges import need_between, need_some
 from sskd.reading import Reading
 from sskd.settings import Training
+from sskd.validation import convert
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class Recipe:
         teacher_training: what teachers have otherwise.
         teachers: weights to use instead of training a teacher, by its network.
         reading: how the data set is read.
+
+    Raises:
+        UserError: nothing to train; a fraction or noise out of range.
     """
 
     name: str
@@ -75,6 +78,15 @@ class Recipe:
     teacher_training: Mapping[str, Any] = field(default_factory=dict)
     teachers: Mapping[str, str] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "methods", "seeds", "fractions", "noises"):
+            need_some(name, getattr(self, name), f"; the recipe {self.name} has none")
+        if any(labels.teacher_saw == "same" for labels in self.labels) and self.teachers:
+            raise UserError(
+                f"teachers_see same trains a teacher for each share of labels; the recipe {self.name} gives weights for "
+                f"{', '.join(self.teachers)}. Leave one of the two out."
+            )
 
     def method_of(self, label: str) -> str:
         """The method that a label stands for."""
@@ -112,41 +124,43 @@ def load_recipe(name: str, **changed: Any) -> Recipe:
     if name in packaged():
         text = (resources.files("sskd.bench") / "recipes" / f"{name}.yaml").read_text()
     elif Path(name).is_file():
-        text = Path(name).read_text(errors="replace")
+        try:
+            text = Path(name).read_text(errors="replace")
+        except OSError as error:
+            raise UserError(f"The bench recipe {name} cannot be read: {error.strerror}.") from error
     else:
         raise unknown("bench recipe (nor is it a file)", name, packaged())
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise UserError(f"{name} is nested too deeply to be a bench recipe.") from error
+    except (yaml.YAMLError, ValueError) as error:  # the latter of dates that are none
         raise UserError(f"{name} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{name} is no bench recipe: expected keys such as data, pairs, methods; got {values!r:.80}.")
     values |= {key: value for key, value in changed.items() if value is not None}
-    recipe = _recipe(slug(Path(name).stem), values)
+    recipe = _recipe(name, values)
     _check(recipe)
     return recipe
 
 
-def _recipe(name: str, values: Mapping[str, Any]) -> Recipe:
-    known = {one.name: one for one in dataclasses.fields(Recipe) if one.name != "name"}
-    for key in values:
-        if key not in known:
-            raise unknown("key of a bench recipe", str(key), known)
-    for key in ("data", "pairs", "methods"):
+def _recipe(place: str, values: Mapping[str, Any]) -> Recipe:
+    name = slug(Path(place).stem)
+    where = f"the bench recipe {name}"
+    for key, advice in _NEEDED.items():
         if not values.get(key):
-            raise UserError(f"The bench recipe {name} has no {key}. {_NEEDED[key]}")
-    given = dict(values)
-    for key in ("methods", "training", "teacher_training", "teachers", "reading"):
-        if not isinstance(given.get(key) or {}, dict):
-            raise UserError(f"{key} of the bench recipe {name} must be names with values; got {given[key]!r:.80}.")
-        given[key] = given.get(key) or {}
-    for key in ("pairs", "seeds", "fractions", "noises"):
-        if key in given and not isinstance(given[key], list | tuple):
-            raise UserError(f"{key} of the bench recipe {name} must be a list; got {given[key]!r:.80}.")
-    given["methods"] = {str(label): dict(options or {}) for label, options in given["methods"].items()}
-    given["pairs"] = tuple(_duo(one, name) for one in given["pairs"])
-    given |= {key: tuple(given[key]) for key in ("seeds", "fractions", "noises") if key in given}
-    return Recipe(name=name, **given)
+            raise UserError(f"The bench recipe {name} has no {key}. {advice}")
+    if "name" in values:
+        raise unknown(f"key of {where}", "name", [one.name for one in fields(Recipe) if one.name != "name"])
+    given = {**values, "name": name}
+    for key in ("training", "teacher_training", "teachers", "reading"):
+        given[key] = {} if given.get(key) is None else given[key]
+    if isinstance(given["methods"], dict):
+        given["methods"] = {label: {} if one is None else one for label, one in given["methods"].items()}
+    recipe = convert(given, Recipe, where)
+    pairs = tuple(replace(one, teacher=resolve(one.teacher), student=resolve(one.student)) for one in recipe.pairs)
+    teachers = {resolve(network): weights for network, weights in recipe.teachers.items()}
+    return replace(recipe, pairs=pairs, teachers=teachers)
 
 
 _NEEDED = {
@@ -156,22 +170,13 @@ _NEEDED = {
 }
 
 
-def _duo(values: Any, name: str) -> Duo:
-    known = [one.name for one in dataclasses.fields(Duo)]
-    if not isinstance(values, dict) or not {"teacher", "student"} <= values.keys():
-        raise UserError(f"A pair of the bench recipe {name} needs a teacher and a student; got {values!r:.80}.")
-    for key in values:
-        if key not in known:
-            raise unknown("key of a bench recipe's pair", str(key), known)
-    return Duo(**{**values, "teacher": resolve(values["teacher"]), "student": resolve(values["student"])})
-
-
 def _check(recipe: Recipe) -> None:
     """Everything that can be seen without data: names, options, arguments.
 
     Raises:
         UserError: the first that is wrong.
     """
+    where = f"the bench recipe {recipe.name}"
     for label in recipe.methods:
         method = find_method(recipe.method_of(label))
         for duo in recipe.pairs:
@@ -180,40 +185,23 @@ def _check(recipe: Recipe) -> None:
         for label in (*duo.options, *duo.skip):
             if label not in recipe.methods:
                 raise unknown(f"method label of the pair {duo.name}", label, recipe.methods)
-    for key in ("training", "teacher_training"):
-        _training({**recipe.training, **(recipe.teacher_training if key == "teacher_training" else {})}, key)
-    for name in recipe.reading:
-        if name not in (fields := [one.name for one in dataclasses.fields(Reading)]):
-            raise unknown("reading argument of a bench recipe", name, fields)
-    for seed in recipe.seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool):
-            raise UserError(f"seeds of the bench recipe {recipe.name} are numbers; got {seed!r}.")
-    if recipe.teachers_see not in get_args(Seen) or not isinstance(recipe.same_steps, bool):
-        see = f"{recipe.teachers_see!r} and {recipe.same_steps!r}"
-        raise UserError(f"teachers_see is all or same, same_steps true or false; the recipe {recipe.name} has {see}.")
-    if any(labels.teacher_saw == "same" for labels in recipe.labels) and recipe.teachers:
-        raise UserError(
-            f"teachers_see same trains a teacher for each share of labels; the recipe {recipe.name} gives weights for "
-            f"{', '.join(recipe.teachers)}. Leave one of the two out."
-        )
+        if recipe.methods.keys() <= {*duo.skip}:
+            raise UserError(f"The pair {duo.name} of {where} skips all methods. Leave the pair out, or skip fewer.")
+    for network in recipe.teachers:
+        if network not in (used := {duo.teacher: None for duo in recipe.pairs}):
+            raise UserError(f"{where} gives weights for {network}, which teaches in none of its pairs: {', '.join(used)}.")
+    _training(recipe.training, f"{where}, training")
+    _training({**recipe.training, **recipe.teacher_training}, f"{where}, teacher_training")
+    convert(recipe.reading, Reading, f"{where}, reading")
 
 
-def _training(values: Mapping[str, Any], key: str) -> None:
-    known = {one.name for one in dataclasses.fields(Training)} - {"seed"}
+def _training(values: Mapping[str, Any], where: str) -> None:
+    """Refuse what is no training, or what a recipe says elsewhere."""
+    elsewhere = "fractions: [4 per class], noises: [0.3] or noises: [pair-flip 0.3]"
     for name in ("per_class", "noise", "noise_kind"):
         if name in values:
-            raise UserError(
-                f"{name} of a bench recipe does not stand in {key}: say fractions: [4 per class], noises: [0.3] or "
-                "noises: [pair-flip 0.3], beside it."
-            )
-    for name in values:
-        if name not in known:
-            raise unknown(f"{key} argument of a bench recipe", name, known)
-    optim = values.get("optim") or {}
-    for name in optim:
-        if name not in (names := [one.name for one in dataclasses.fields(Optim)]):
-            raise unknown(f"{key}.optim argument of a bench recipe", name, names)
-    try:
-        Training(**{**values, "optim": Optim(**optim)})
-    except TypeError as error:
-        raise UserError(f"{key} of the bench recipe: {error}.") from error
+            raise UserError(f"{name} does not stand in {where}: say {elsewhere}, beside it.")
+    if "seed" in values:
+        raise UserError(f"seed does not stand in {where}: say seeds: [0, 1], or teacher_seed: 0, beside it.")
+    training = convert(values, Training, where)
+    need_between(f"{where}: epochs", training.epochs, 1)

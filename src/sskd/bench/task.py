@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sskd.errors import UserError
-from sskd.optim import Optim
 from sskd.reading import Reading
 from sskd.run_files import read_result
+from sskd.validation import convert
 
 if TYPE_CHECKING:
     from sskd.jobs.job import Job
@@ -65,8 +65,7 @@ def job_of(task: Task) -> "Job":
     from sskd.api import distillation, teaching  # torch: whoever reads results does without it
 
     arguments = dict(task.arguments)
-    arguments["optim"] = Optim(**arguments.get("optim", {}))
-    arguments["reading"] = Reading(**arguments.get("reading", {}))
+    arguments["reading"] = convert(arguments.get("reading", {}), Reading, "reading")
     describe = teaching if task.kind == "teacher" else distillation
     return describe(out=str(task.folder), **arguments)
 

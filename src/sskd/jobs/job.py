@@ -24,6 +24,9 @@ class Job:
     `modules` holds networks that were handed over as modules; `network` and `teacher.place` then are their names.
     `trust_code`: run what folders name as their architecture. It is said anew each time, and never read from a file.
     `source` holds images that were handed over; `data` then is a name with a hash of their content.
+
+    Raises:
+        UserError: a value of another type; a fraction that is none.
     """
 
     out: Path
@@ -52,6 +55,13 @@ class Job:
             UserError: there is no such data set, or it cannot be read.
         """
         return load_source(self.data, self.reading) if self.source is None else checked(self.source, self.reading)
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(Job)
+        for name in ("method", "options", "fraction", "teacher_data", "teacher_labels", "student_taps", "teacher_taps"):
+            convert(getattr(self, name), hints[name], name)
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"The fraction of labels is {self.fraction}; expected more than 0 and at most 1.")
 
     def arguments(self) -> dict[str, Any]:
         """What must be equal for a run to be continued. Where it lies and where it is shown do not count."""

@@ -1,0 +1,73 @@
+"""Bounds of numbers that users give, with one wording for all."""
+
+import math
+import os
+import sys
+from collections.abc import Collection, Hashable
+from typing import Literal
+
+from sskd.errors import UserError
+
+LARGEST = sys.float_info.max
+SIDE = 10_000  # pixels, the longest side of an image that a network is given
+
+Ends = Literal["[]", "[)", "(]", "()"]
+
+
+def need_between(name: str, value: float | None, low: float, high: float = LARGEST, ends: Ends = "[]") -> None:
+    """Refuse a number outside of an interval; None passes, not-a-number never does.
+
+    Args:
+        name: of the option, to begin the message.
+        value: what was given.
+        low: the lower bound.
+        high: the upper bound; any finite number where it is not given.
+        ends: which of the two bounds are allowed themselves, as intervals are written: [) is from low to below high.
+
+    Raises:
+        UserError: what is allowed, what came.
+    """
+    if value is None:
+        return
+    if not isinstance(value, int | float):
+        raise UserError(f"{name} must be a number; got {value!r}.")
+    above = value >= low if ends[0] == "[" else value > low
+    below = value <= high if ends[1] == "]" else value < high
+    if not (above and below):
+        raise UserError(f"{name} must {_said(value, low, high, ends)}; got {value}.")
+
+
+def _said(value: float, low: float, high: float, ends: Ends) -> str:
+    if math.isnan(value) or (math.isinf(value) and high == LARGEST):
+        return "be a finite number"
+    if high >= LARGEST:
+        return f"be above {low:g}" if ends[0] == "(" else "not be negative" if low == 0 else f"be at least {low:g}"
+    first = f"above {low:g}" if ends[0] == "(" else f"from {low:g}"
+    return f"be {first} {'to' if ends[1] == ']' else 'to below'} {high:g}"
+
+
+def need_few(name: str, value: int | None, low: int) -> None:
+    """Refuse more threads or processes than this machine can start and make any use of.
+
+    Raises:
+        UserError: fewer than `low`, or more than 8 for each core and 256.
+    """
+    need_between(name, value, low)
+    cores = os.cpu_count() or 1
+    if value is not None and value > (most := max(256, 8 * cores)):
+        raise UserError(f"{name} must be at most {most} on this machine, which has {cores} cores; got {value}.")
+
+
+def need_some(name: str, values: Collection[Hashable], empty: str = "") -> None:
+    """Refuse an empty list, and one that holds something twice.
+
+    Args:
+        name: of the option, to begin the message.
+        values: what was given.
+        empty: what to add about a list that is empty.
+
+    Raises:
+        UserError: it is empty, or what it holds twice.
+    """
+    if not values:
+        raise UserError(f"{name} must be a list of one or more{empty}.")
