@@ -3,7 +3,8 @@
 import math
 import os
 import sys
-from collections.abc import Collection, Hashable
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable
 from typing import Literal
 
 from sskd.errors import UserError
@@ -67,7 +68,19 @@ def need_some(name: str, values: Collection[Hashable], empty: str = "") -> None:
         empty: what to add about a list that is empty.
 
     Raises:
-        UserError: it is empty, or what it holds twice.
+        UserError: it is empty; or what it holds twice.
     """
     if not values:
         raise UserError(f"{name} must be a list of one or more{empty}.")
+    need_once(name, values)
+
+
+def need_once(name: str, values: Iterable[Hashable]) -> None:
+    """Refuse a list that holds something twice.
+
+    Raises:
+        UserError: what it holds twice.
+    """
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise UserError(f"{name} has {', '.join(map(repr, twice))} more than once. Give each once.")

@@ -14,7 +14,7 @@ from sskd.errors import UserError, unknown
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.models.zoo import resolve
-from sskd.ranges import need_between, need_some
+from sskd.ranges import need_between
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.validation import convert
@@ -81,7 +81,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("pairs", "methods", "seeds", "fractions", "noises"):
-            need_some(name, getattr(self, name), f"; the recipe {self.name} has none")
+            if not getattr(self, name):
+                raise UserError(f"{name} must be one or more; the recipe {self.name} has none.")
         if any(labels.teacher_saw == "same" for labels in self.labels) and self.teachers:
             raise UserError(
                 f"teachers_see same trains a teacher for each share of labels; the recipe {self.name} gives weights for "

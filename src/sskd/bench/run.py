@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from sskd.bench.beforehand import refuse_labels
+from sskd.bench.beforehand import Sources, misfits, refuse_labels
 from sskd.bench.grid import tasks_of
 from sskd.bench.live import Watch
 from sskd.bench.local import LocalEngine
@@ -18,6 +18,7 @@ from sskd.bench.table import write
 from sskd.bench.task import Outcome, Task, changed
 from sskd.errors import UserError, unknown
 from sskd.files import alone_in
+from sskd.ranges import need_between, need_few, need_some
 from sskd.terminal import Terminal
 
 
@@ -60,6 +61,10 @@ def bench(
     Raises:
         UserError: a recipe that is not understood; at the end, if trainings have failed.
     """
+    if methods is not None:
+        need_some("methods", methods)
+    if seeds is not None:
+        need_some("seeds", seeds)
     plan = load_recipe(recipe, data=data, seeds=seeds)
     folder = Path(out or f"runs/{plan.name}")
     tasks = tasks_of(plan, folder)
@@ -99,10 +104,12 @@ def run_tasks(wanted: Sequence[Task], engine: Engine, write: Callable[[dict[str,
     Raises:
         UserError: labels that cannot be as the grid wants them; nothing has been trained then.
     """
-    refuse_labels(wanted)
+    sources = Sources()
+    refuse_labels(wanted, sources)
+    unfit = misfits(wanted, sources)
     with Watch(wanted) as watch:
         for task in wanted:
-            if why := changed(task):
+            if why := changed(task) or unfit.get(task.name):
                 watch.ended(Outcome(task, False, why))
             elif task.teacher in watch.failed:
                 watch.ended(Outcome(task, False, f"its teacher {task.teacher} failed: {watch.failed[task.teacher]}"))
@@ -132,9 +139,9 @@ def engine_of(
     Raises:
         UserError: arguments that do not fit it.
     """
-    for what, count in (("jobs", jobs), ("processes", processes)):
-        if count is not None and count < 1:
-            raise UserError(f"{what} must be at least 1; got {count}.")
+    need_between("jobs", jobs, 1)
+    need_few("processes", processes, 1)
+    need_between("gpus", gpus, 0)
     threads = plan.training.get("threads")
     if name == "ray":
         if processes > 1:

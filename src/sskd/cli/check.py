@@ -7,6 +7,7 @@ from typing import Any
 from sskd.api import distillation
 from sskd.errors import UserError
 from sskd.jobs.check import Checked, StageCost, check_distillation
+from sskd.ranges import need_between
 from sskd.terminal import Table, Terminal
 from sskd.train.choose import title
 from sskd.train.step import Execution
@@ -21,7 +22,11 @@ def check(measure: bool = True, price: float | None = None, **arguments: Any) ->
         measure: decode some images and make a few steps on dummy ones, to state time and memory.
         price: of an hour on this machine, to state what the run would cost.
         arguments: see `sskd.distill`.
+
+    Raises:
+        UserError: a negative price; whatever `sskd.distill` would refuse.
     """
+    need_between("price", price, 0)
     job = distillation(**arguments)
     checked, console = check_distillation(job, measure), Terminal()
 

@@ -7,6 +7,7 @@ from typing import Any
 from sskd.api import distill, train_teacher
 from sskd.files import read_json
 from sskd.methods.plan import Optim
+from sskd.ranges import need_between
 from sskd.terminal import Table, Terminal
 from sskd.train.protocols import Record
 
@@ -26,7 +27,12 @@ def demo(out: str = "runs/demo", seeds: int = 3, epochs: int = 240) -> None:
         out: where the run directories go; what is finished there is not trained again.
         seeds: students per method.
         epochs: of each student; one epoch is one step of 32 images.
+
+    Raises:
+        UserError: no seeds or no epochs.
     """
+    need_between("seeds", seeds, 1)
+    need_between("epochs", epochs, 1)
     folder, console = Path(out), Terminal()
     common: dict[str, Any] = {
         "batch_size": 32,
@@ -58,7 +64,7 @@ def demo(out: str = "runs/demo", seeds: int = 3, epochs: int = 240) -> None:
             )
             for seed in range(seeds)
         ]
-    data = read_json(folder / "sskd-seed0" / "config.json")["data"] if seeds else {}
+    data = read_json(folder / "sskd-seed0" / "config.json")["data"]
     console.print(_table(teacher, students, data))
     console.print(_next_steps(folder), highlight=False, soft_wrap=True)
 
@@ -74,8 +80,6 @@ def _table(teacher: Record, students: dict[str, list[Record]], data: dict[str, A
         *((title, few, results) for title, results in students.items()),
     ]:
         scores = [100 * result["last"]["test"]["top1"] for result in results]
-        if not scores:
-            continue
         deviation = f"{statistics.stdev(scores):.2f}" if len(scores) > 1 else "-"
         seconds = statistics.mean(result["seconds"] for result in results)
         parameters = f"{results[0]['parameters']:,}"

@@ -94,14 +94,14 @@ class Prepared:
         return Work(self.student, self.teacher, plan, batch_size, self.pair.data.image_shape)
 
 
-def prepare(job: Job) -> Prepared:
-    """Read the data, build and load the networks.
+def prepare(job: Job, source: Source | None = None) -> Prepared:
+    """Read the data, if it is not given, build and load the networks.
 
     Raises:
         UserError: anything about the data or the networks that the user can put right.
     """
     training = job.training
-    source = job.load_source()
+    source = source or job.load_source()
     noise = training.noise, training.noise_kind
     splits = cut(source, training.validation, job.fraction, training.split_seed, training.per_class, *noise)
     crops = choose_crops(splits.full, training.crop, training.size, training.flip, training.padding, training.scale)

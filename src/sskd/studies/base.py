@@ -11,6 +11,7 @@ from sskd.bench.labels import Labels
 from sskd.bench.recipe import Duo, Recipe, load_recipe, slug
 from sskd.errors import UserError, unknown
 from sskd.models.zoo import resolve
+from sskd.ranges import need_some
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def chosen(recipe: Recipe, labels: Sequence[str] | None, usual: Sequence[str]) -
     Raises:
         UserError: a label that is not there; none is left.
     """
+    if labels is not None:
+        need_some("methods", labels)
     for label in labels or []:
         if label not in recipe.methods:
             raise unknown(f"label of the recipe {recipe.name}", label, recipe.methods)

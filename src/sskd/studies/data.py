@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sskd.bench.labels import Labels
 from sskd.bench.recipe import Recipe
+from sskd.ranges import need_some
 from sskd.studies.base import Base, Point, Series, Study, X, chosen, one_of, spelled
 from sskd.studies.run import run
 
@@ -34,6 +35,7 @@ def few_labels(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("shares and per_class together", [*shares, *(f"{count} per class" for count in per_class)])
     on = Base(**base)
     recipe = on.load()
     recipe = replace(
@@ -83,6 +85,7 @@ def noisy_labels(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("noises and pair_flips together", [*noises, *(f"pair-flip {share:g}" for share in pair_flips)])
     on = Base(**base)
     recipe = on.load()
     one_of(replace(recipe, noises=(0.0,)))

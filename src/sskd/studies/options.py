@@ -10,8 +10,11 @@ from sskd.errors import UserError
 from sskd.methods.find import find_method
 from sskd.methods.options import options_of
 from sskd.methods.sskd import PRESETS, need_ratios
+from sskd.ranges import need_between, need_once, need_some
 from sskd.studies.base import Base, Point, Series, Study, X, one_of, spelled
 from sskd.studies.run import run
+from sskd.views.find import find_pretext
+from sskd.views.transformations import RGB, transformations_of
 
 TERMS = ("ce", "kd", "tf", "ss")
 Term = Literal["ce", "kd", "tf", "ss"]
@@ -36,6 +39,13 @@ def loss_terms(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    if combinations == "none":  # then nothing else varies
+        need_some("swept", swept)
+        need_some("factors", factors)
+    need_once("swept", swept)
+    need_once("factors", factors)
+    for factor in factors:
+        need_between("factors: each", factor, 0)
     on = Base(**base)
     recipe, label = _sskd(on)
     options = recipe.methods[label]
@@ -75,6 +85,8 @@ def transfer_ratio(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("ratios", ratios)
+    need_some("terms", terms)
     for term, ratio in product(terms, ratios):  # before a teacher is trained
         need_ratios(**{f"ratio_{term}": ratio})
     on = Base(**base)
@@ -105,6 +117,7 @@ def presets(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("names", names)
     on = Base(**base)
     recipe, label = _sskd(on)
     said = "; ".join(f"{name}: tf {PRESETS[name]['tf']:g}, ss {PRESETS[name]['ss']:g}" for name in names)
@@ -131,6 +144,9 @@ def pretexts(names: tuple[str, ...] = ("contrastive", "rotation", "jigsaw", "exe
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("names", names)
+    for name in names:
+        find_pretext(name)
     on = Base(**base)
     recipe, label = _sskd(on)
     _run(
@@ -161,6 +177,9 @@ def transformations(
     Raises:
         UserError: values that are not understood; at the end, if trainings have failed.
     """
+    need_some("names", names)
+    for name in names:
+        transformations_of(_joined(name), RGB)  # what images without colours cannot have is seen when they are read
     on = Base(**base)
     recipe, label = _sskd(on)
     _run(

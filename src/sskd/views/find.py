@@ -21,7 +21,7 @@ def pretext_of(
     Raises:
         UserError: an unknown name; a class that is not there; options or data that do not fit the pretext.
     """
-    make = _found(name)
+    make = find_pretext(name)
     takes = inspect.signature(make).parameters
     views, notes = transformations_of(transformations, data.image_shape[0])
     given = {"transformations": views, "answers": answers}
@@ -36,7 +36,12 @@ def pretext_of(
     return pretext, notes
 
 
-def _found(name: str) -> Callable[..., Pretext]:
+def find_pretext(name: str) -> Callable[..., Pretext]:
+    """The constructor of the pretext of this name, or of MODULE:CLASS.
+
+    Raises:
+        UserError: an unknown name; a class that is not there, or is no pretext.
+    """
     if name in PRETEXTS:
         return PRETEXTS[name]
     if ":" not in name:
