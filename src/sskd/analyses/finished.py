@@ -177,7 +177,7 @@ def load_finished(
 
 
 def _read(run: Run) -> tuple[Config, Record]:
-    config = run.config() or {}
+    config = (run.config() or {}) if (run.path / "config.json").is_file() else {}
     if "arguments" not in config:
         raise UserError(f"{run.path} is no run directory. Give one that `sskd distill` or `sskd teacher` has written.")
     result = run.result()

@@ -11,13 +11,17 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
+from sskd import __version__
 from sskd.cli.ending import ended, output_failed, stopped
 from sskd.errors import UserError
 from sskd.escaping import visible
 from sskd.stopping import STATUS, Terminated, handling_sigterm
 from sskd.terminal import Terminal
 
-ABOUT = "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose."
+ABOUT = (
+    "Small image classifiers from big ones. Any command takes --debug, to show where in the code an error arose; "
+    "sskd --version says which version this is."
+)
 COMMANDS: dict[str, Any] = {  # as module:function, since most of them need torch, and `report` does not
     "demo": "sskd.cli.demo:demo",
     "teacher": "sskd.api:train_teacher",
@@ -95,6 +99,9 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Exits with 0, with 2 for what the user can put right, with 1 for anything else."""
     words = [_spelled(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    if words == ["--version"]:
+        print(f"sskd {__version__}")
+        return ended(0)
     command = words[0] if words else ""
     try:
         with handling_sigterm():
