@@ -22,7 +22,7 @@ from sskd.models.folders import is_factory
 from sskd.models.load import Brought
 from sskd.optim import Optim
 from sskd.progress import Display
-from sskd.ranges import SIDE, need_between
+from sskd.ranges import LARGEST_SIDE, need_between, refuse_empty
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.train.protocols import Record
@@ -99,14 +99,15 @@ def teaching(
     Raises:
         UserError: anything that the caller can put right.
     """
-    settings = _settings(training, teaching)
-    _refuse_empty(model=model, init=init, out=out)
+    training = _checked(training, teaching)
+    settings = Training(**training)
+    refuse_empty(model=model, init=init, out=out)
     name, modules = _named(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
-    brought = _brought("init", init, name, mean, std, weights=init_weights) if init else None
+    brought = Brought(init, name, mean, std, weights=init_weights) if init else None
     if not init and not settings.epochs and name is not None and is_factory(name):
-        brought = _brought("model", name, None, mean, std)  # it comes with its weights
+        brought = Brought(name, None, mean, std)  # it comes with its weights
     network = name or str(init)
     data_name, source = _handed_over(data, reading)
     return Job(
@@ -198,14 +199,16 @@ def distillation(
         >>> done["classes"]
         ['0', '1']
     """
-    settings = _settings(training, distillation)
-    _refuse_empty(student=student, teacher=teacher, student_init=student_init, out=out, cache=cache)
+    training = _checked(training, distillation)
+    settings = Training(**training)
+    refuse_empty(student=student, teacher=teacher, student_init=student_init, out=out, cache=cache)
+    need_between("teacher_size", teacher_size, 1, LARGEST_SIDE)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
     name, student_modules = _named(student, "student")
     place, teacher_modules = _named(teacher, "teacher")
     stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
-    brought = _brought("teacher", place, *stated) if place else None
+    brought = Brought(place, *stated) if place else None
     data_name, source = _handed_over(data, reading)
     return Job(
         _folder(out, data_name, str(name), method, settings),
@@ -252,50 +255,20 @@ def _handed_over(data: Data, reading: Reading) -> tuple[str, Source | None]:
     return in_memory(data, reading)
 
 
-def _settings(training: Mapping[str, Any], function: Callable[..., Job]) -> Training:
-    """The settings among a function's arguments, checked.
+def _checked(training: Mapping[str, Any], function: Callable[..., Job]) -> dict[str, Any]:
+    """The settings among a function's arguments, converted. (The command line reads the functions' own `Training`.)
 
     Raises:
         UserError: an argument that does not exist, with the nearest names; a value of another type or out of range.
     """
     known = [one.name for one in fields(Training)]
     for name in training:
+        if name in (one.name for one in fields(Optim)):
+            raise UserError(f"There is no argument named {name!r}: it is one of optim's. Say optim=Optim({name}=...).")
         if name not in known:
-            if name in [one.name for one in fields(Optim)]:
-                raise UserError(f"There is no argument named {name!r}: it is one of optim's. Say optim=Optim({name}=...).")
             own = [name for name in inspect.signature(function).parameters if name != "training"]
             raise unknown("argument", name, [*known, *own])
-    return convert(training, Training, "")
-
-
-def _brought(
-    option: str,
-    place: str,
-    architecture: str | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    size: int | None = None,
-    weights: str | None = None,
-) -> Brought:
-    """Where a network comes from, with all that is said of it checked.
-
-    Raises:
-        UserError: a value of another type or out of range.
-    """
-    need_between(f"{option}_size", size, 1, SIDE)
-    given = {"place": place, "architecture": architecture, "mean": mean, "std": std, "size": size, "weights": weights}
-    return convert(given, Brought, option)
-
-
-def _refuse_empty(**texts: Any) -> None:
-    """Refuse empty text, which a shell makes of a variable that is not set.
-
-    Raises:
-        UserError: names the argument.
-    """
-    for name, text in texts.items():
-        if isinstance(text, str) and not text.strip():
-            raise UserError(f"{name} is empty. Give it a value, or leave it out.")
+    return vars(convert(training, Training, ""))
 
 
 def _folder(out: str | None, data: str, network: str, method: str, training: Training) -> Path:
@@ -340,9 +313,9 @@ def evaluate(
     Raises:
         UserError: anything that the caller can put right.
     """
-    _refuse_empty(network=network, architecture=architecture)
-    need_between("size", size, 1, SIDE)
+    refuse_empty(network=network, architecture=architecture)
+    need_between("size", size, 1, LARGEST_SIDE)
     name, handed_over = _handed_over(data, reading)
     source = load_source(name, reading) if handed_over is None else checked(handed_over, reading)
-    brought = _brought("network", network, architecture, mean, std, weights=weights)
+    brought = Brought(network, architecture, mean, std, weights=weights)
     return evaluated(brought, source, size, device, trust_code)

@@ -1,4 +1,4 @@
-"""Bounds of numbers that users give, with one wording for all."""
+"""Bounds of the values that users give, with one wording for all."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from typing import Literal
 from sskd.errors import UserError
 
 LARGEST = sys.float_info.max
-SIDE = 10_000  # pixels, the longest side of an image that a network is given
+LARGEST_SIDE = 10_000  # pixels, the longest side of an image that a network is given
 
 Ends = Literal["[]", "[)", "(]", "()"]
 
@@ -84,3 +84,14 @@ def need_once(name: str, values: Iterable[Hashable]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise UserError(f"{name} has {', '.join(map(repr, twice))} more than once. Give each once.")
+
+
+def refuse_empty(**texts: object) -> None:
+    """Refuse empty text, which a shell makes of a variable that is not set; what is no text passes.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name, text in texts.items():
+        if isinstance(text, str) and not text.strip():
+            raise UserError(f"{name} is empty. Give it a value, or leave it out.")

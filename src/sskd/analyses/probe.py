@@ -27,6 +27,7 @@ from sskd.jobs.job import restored
 from sskd.jobs.teachers import describe, pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
+from sskd.ranges import LARGEST_SIDE, need_between
 from sskd.reading import Reading
 from sskd.run_files import START_ANEW
 from sskd.runs import Run
@@ -86,8 +87,10 @@ def probe(
     Raises:
         UserError: anything that the caller can put right.
     """
-    if images < 1 or validation <= 0:
-        raise UserError(f"images must be at least 1 and validation above 0; got {images} and {validation}.")
+    need_between("images", images, 1)
+    need_between("validation", validation, 0, ends="(]")
+    need_between("classes", classes, 1)
+    need_between("size", size, 1, LARGEST_SIDE)
     if Path(network).is_file() and classes is None:
         raise UserError(f"{network} holds weights alone. Say for how many classes its classifier is: --classes N.")
     source = load_source(data, reading)

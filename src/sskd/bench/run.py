@@ -18,7 +18,7 @@ from sskd.bench.table import write
 from sskd.bench.task import Outcome, Task, changed
 from sskd.errors import UserError, unknown
 from sskd.files import alone_in
-from sskd.ranges import need_between, need_few, need_some
+from sskd.ranges import need_between, need_few, need_some, refuse_empty
 from sskd.terminal import Terminal
 
 
@@ -61,6 +61,7 @@ def bench(
     Raises:
         UserError: a recipe that is not understood; at the end, if trainings have failed.
     """
+    refuse_empty(recipe=recipe, data=data, out=out, address=address)
     if methods is not None:
         need_some("methods", methods)
     if seeds is not None:

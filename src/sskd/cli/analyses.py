@@ -8,6 +8,7 @@ from typing import Any
 from sskd.analyses.inspection import inspect
 from sskd.analyses.probe import PIXELS, probe
 from sskd.analyses.similarity import similarity
+from sskd.ranges import refuse_empty
 from sskd.terminal import Table, Terminal
 
 Show = Callable[[Mapping[str, Any], Terminal], None]
@@ -19,6 +20,7 @@ def _command(analyse: Callable[..., dict[str, Any]], show: Show) -> Callable[...
 
     @functools.wraps(analyse)
     def run(*words: Any, **arguments: Any) -> None:
+        refuse_empty(**arguments)
         console = Terminal()
         found = analyse(*words, **arguments)
         for note in found["notes"]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from sskd.data.check import Checked, check, contact_sheet
 from sskd.data.source import Indexed
 from sskd.files import make_folder, write_atomic
+from sskd.ranges import refuse_empty
 from sskd.reading import Reading
 from sskd.terminal import Table, Terminal
 
@@ -21,6 +22,7 @@ def check_data(data: str, reading: Reading = Reading(), sheet: str | None = None
         reading: how the data set is read. Images that cannot be decoded are counted, whatever it says of them.
         sheet: a PNG file to write a contact sheet to: a row of training images for each class.
     """
+    refuse_empty(sheet=sheet)
     checked, console = check(data, reading), Terminal()
     source = checked.source
 

@@ -7,7 +7,7 @@ from typing import Any
 from sskd.api import distill, train_teacher
 from sskd.files import read_json
 from sskd.methods.plan import Optim
-from sskd.ranges import need_between
+from sskd.ranges import need_between, refuse_empty
 from sskd.terminal import Table, Terminal
 from sskd.train.protocols import Record
 
@@ -31,6 +31,7 @@ def demo(out: str = "runs/demo", seeds: int = 3, epochs: int = 240) -> None:
     Raises:
         UserError: no seeds or no epochs.
     """
+    refuse_empty(out=out)
     need_between("seeds", seeds, 1)
     need_between("epochs", epochs, 1)
     folder, console = Path(out), Terminal()

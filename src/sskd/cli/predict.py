@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from sskd.errors import UserError
 from sskd.escaping import csv_cell, encoded, is_utf8, visible
 from sskd.files import make_folder, write_atomic
 from sskd.jobs.predict import Prediction, predictions
+from sskd.ranges import refuse_empty
 from sskd.terminal import Table, Terminal
 
 
@@ -40,8 +40,7 @@ def predict(
         trust_code: run the function that the folder names as its architecture (package.module:function), if it names
             one; it is refused otherwise.
     """
-    if out == "":
-        raise UserError("--out is empty. Give a file, or leave it out to print.")
+    refuse_empty(run=run, out=out)
     found, skipped = predictions(run, images, top, unreadable, batch_size, device, trust_code)
     for reason in skipped:
         print(visible(f"sskd: skipped: {reason}"), file=sys.stderr)

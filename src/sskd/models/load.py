@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 from timm.data.imagenet_info import ImageNetInfo
 from timm.models import is_model, split_model_name_tag
@@ -27,6 +28,7 @@ from sskd.models.network import Network, assembled
 from sskd.models.normalisation import Normalisation
 from sskd.models.soundness import refuse_not_finite
 from sskd.models.zoo import resolve
+from sskd.validation import convert
 
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
@@ -60,6 +62,10 @@ class Brought:
     std: tuple[float, ...] | None = None
     size: int | None = None
     weights: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Brought).items():
+            convert(getattr(self, name), kind, f"{self.place}, {name}")
 
     def stated(self) -> Normalisation | None:
         """The normalisation in the arguments.

@@ -11,7 +11,7 @@ from sskd.bench.labels import Labels
 from sskd.bench.recipe import Duo, Recipe, load_recipe, slug
 from sskd.errors import UserError, unknown
 from sskd.models.zoo import resolve
-from sskd.ranges import need_some
+from sskd.ranges import need_some, refuse_empty
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Base:
         gpus: with ray, GPUs for a training, such as 0.5; 1 where there are any.
         address: with ray, the cluster's, or local for a new one; the running one, else a new one, by default.
         only_table: run nothing, write the tables of what there is.
+
+    Raises:
+        UserError: empty text.
     """
 
     recipe: str = "cpu-small"
@@ -45,6 +48,9 @@ class Base:
     gpus: float | None = None
     address: str | None = None
     only_table: bool = False
+
+    def __post_init__(self) -> None:
+        refuse_empty(**vars(self))
 
     def load(self) -> Recipe:
         """The recipe, with what is said in its place.
