@@ -3,10 +3,14 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import sskd
+from sskd.api import distillation
+from sskd.errors import UserError
 from sskd.models.load import load_folder
 from sskd.runs import Run
 from tests.conftest import TRAINING, Cli, Outcome, write_images
@@ -58,6 +62,20 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
         ("--fraction -0.5", ("The fraction of labels is -0.5",)),
         ("--fraction 1.5", ("The fraction of labels is 1.5",)),
         ("--fraction 0.02", ("label fraction of 0.02 leaves these classes without an image", "bring more images")),
+        ("--optim.momentum 5", ("optim.momentum must be from 0 to below 1; got 5.0",)),
+        ("--optim.weight_decay -1", ("optim.weight_decay must not be negative; got -1",)),
+        ("--optim.lr .inf", ("optim.lr must be a finite number; got inf",)),
+        ("--optim.gamma .nan", ("optim.gamma must be a finite number; got nan",)),
+        ("--optim.milestones [0.9,0.1]", ("optim.milestones must rise; got [0.9, 0.1]",)),
+        ("--checkpoint_every .nan", ("checkpoint_every must be a finite number; got nan",)),
+        ("--scale [0.5,0.1]", ("scale is the lowest and highest share", "got [0.5, 0.1]")),
+        ("--noise 1", ("The noise is 1.0; expected the share of wrong labels, from 0 to below 1",)),
+        ("--per_class 0", ("per_class is 0; expected the number of images of each class, at least 1",)),
+        ("--threads 100000000", ("threads must be at most", "got 100000000")),
+        ("--workers 100000000", ("workers must be at most", "got 100000000")),
+        ("--size 0", ("size must be from 1 to 10000; got 0",)),
+        ("--teacher_size 0", ("teacher_size must be from 1 to 10000; got 0",)),
+        ("--teacher=", ("teacher is empty. Give it a value, or leave it out",)),
         ("--validation -1", ("validation must not be negative; got -1",)),
         ("--validation 60", ("--validation is 60.0", "a number of images below 60")),
         ("--validation 7.5", ("--validation is 7.5; from 1 on it is a number of images, which must be whole",)),
@@ -101,6 +119,20 @@ def test_refused(words: str, fragments: tuple[str, ...], distil: Cli, tmp_path: 
         ("list", ("models,methods,data",)),
         ("teach", ("invalid choice: 'teach'", "'teacher'")),
         ("teacher --data digits", ("Say which network: --model NAME, or --init WEIGHTS",)),
+        ("teacher --data digits --model=", ("model is empty. Give it a value, or leave it out",)),
+        ("evaluate --network x --data digits --size -3", ("size must be from 1 to 10000; got -3",)),
+        ("evaluate --network x --data digits --size 0", ("size must be from 1 to 10000; got 0",)),
+        ("check --student x --data digits --price -3", ("price must not be negative; got -3",)),
+        ("check --student x --data digits --price .nan", ("price must be a finite number; got nan",)),
+        ("demo --seeds -1", ("seeds must be at least 1; got -1",)),
+        ("demo --epochs -2", ("epochs must be at least 1; got -2",)),
+        ("bench digits-small --seeds []", ("seeds must be a list of one or more",)),
+        ("bench digits-small --methods []", ("methods must be a list of one or more",)),
+        ("bench digits-small --processes 100000", ("processes must be at most",)),
+        ("bench digits-small --out=", ("out is empty",)),
+        ("probe pixels --data digits --size -3", ("size must be from 1 to 10000; got -3",)),
+        ("export x --out=", ("out is empty",)),
+        ("inspect .", (". is no run directory. Give one that `sskd distill` or `sskd teacher` has written",)),
         ("distill", ("required: --student, --data.",)),
         ("list models --wide", ("unrecognized arguments: --wide",)),
         ("evaluate --network nowhere --data digits", ("There is no network at nowhere",)),
@@ -115,6 +147,36 @@ def test_refused_commands(words: str, fragments: tuple[str, ...], sskd: Cli, tmp
     out = ("--out", tmp_path / "run") if words.startswith("distill --student") else ()
     assert_refused(sskd(*words.split(), *out), *fragments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": None}, r"epochs: expected a whole number; got None"),
+        ({"epoch": 3}, r"no argument named 'epoch'\. Did you mean 'epochs'"),
+        ({"teachr": "x"}, r"no argument named 'teachr'\. Did you mean 'teacher'"),
+        ({"lr": 0.1}, r"no argument named 'lr': it is one of optim's\. Say optim=Optim\(lr="),
+        ({"optim": 3}, r"optim: expected names with values; got 3"),
+        ({"fraction": "half"}, r"fraction: expected a number; got 'half'"),
+        ({"fraction": 0}, r"The fraction of labels is 0; expected more than 0 and at most 1"),
+        ({"options": [1]}, r"options: expected names with values; got \[1\]"),
+        ({"method": 3}, r"method: expected text; got 3"),
+        ({"reading": 3}, r"reading: expected names with values; got 3"),
+        ({"teacher": 3}, r"A teacher is a network's name or place, or a torch\.nn\.Module; got 3"),
+        ({"teacher": "x", "teacher_mean": (0.5, "x")}, r"x, mean\[1\]: expected a number; got 'x'"),
+        ({"scale": (0.1, 0.2, 0.3)}, r"scale: expected a list of length 2"),
+        ({"student_taps": {"own": 3}}, r"student_taps\[\.\.\.\]: expected text; got {'own': 3}"),
+    ],
+)
+def test_refused_in_python(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        sskd.distill("cifar_resnet8", "digits", out=str(tmp_path / "run"), **arguments)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_settings_may_be_plain_values() -> None:
+    job = distillation("cifar_resnet8", "digits", epochs=3, optim={"lr": 1}, scale=[0.5, 1])
+    assert (job.training.epochs, job.training.optim.lr, job.training.scale) == (3, 1.0, (0.5, 1.0))
 
 
 def test_debug_shows_where(distil: Cli, tmp_path: Path) -> None:

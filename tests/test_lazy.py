@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from sskd import __version__
+
 
 def output(code: str) -> str:
     """What a fresh Python prints."""
@@ -15,6 +17,11 @@ def test_tables_are_made_without_torch() -> None:
     heavy = "('torch', 'timm', 'torchvision')"
     modules = "sskd.bench.table, sskd.bench.published, sskd.cli.main, sskd.settings"
     assert output(f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])") == "[]"
+
+
+def test_the_version_loads_no_torch() -> None:
+    code = "import sys; from sskd.cli.main import main; code = main(['--version']); print(code, 'torch' in sys.modules)"
+    assert output(code) == f"sskd {__version__}\n0 False"
 
 
 @pytest.mark.parametrize("order", ["sskd, timm", "timm, sskd"])
