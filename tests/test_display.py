@@ -82,7 +82,7 @@ def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    with Display(Console(file=stream)) as display:
+    with Display(Console(file=stream), "small") as display:
         for epoch in range(1, 41):
             now[0] += 1
             display.progress("student", epoch - 1, 40, 0.5)
@@ -90,9 +90,10 @@ def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatc
         display.note("[bold]as it is[/bold]")
     printed = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
-    assert len(printed) == 4
-    assert printed[0] == "student epoch 11/40: 50% (0.5 min left)"
-    assert printed[-1] == "[bold]as it is[/bold]"
+    assert len(printed) == 5
+    assert printed[0] == "small: student epoch 11/40: 50% (0.5 min left)"
+    assert printed[-2] == f"small: {describe(record(40))}", "the last epoch of a stage, however quick"
+    assert printed[-1] == "small: [bold]as it is[/bold]"
 
 
 def test_a_bar_on_a_terminal() -> None:

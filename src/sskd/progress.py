@@ -16,14 +16,14 @@ QUIET = 10.0  # seconds between two plain lines
 
 
 class Display:
-    """Prints a run's progress. Use it as a context manager."""
+    """Prints a run's progress; `title` says which run, in each line. Use it as a context manager."""
 
     def __init__(self, console: Console | None = None, title: str = "") -> None:
         self.console = console or Terminal(quiet=launched().rank > 0)  # of several processes the first speaks
         self.title = title
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._stage = ""
+        self._stage, self._epochs = "", 0
         self._began = self._printed = time.monotonic()
         self._first = 0.0
 
@@ -46,20 +46,21 @@ class Display:
     def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
         """Move the bar, or print a line if the last one is some time ago."""
         self._enter(stage, epoch)
+        self._epochs = epochs
         if self._bar is not None and self._task is not None:
-            description = visible(f"{self.title} {stage} epoch {epoch + 1}/{epochs}")
+            description = visible(self._titled(f"{stage} epoch {epoch + 1}/{epochs}"))
             self._bar.update(self._task, completed=epoch + share, total=epochs, description=description)
         elif time.monotonic() - self._printed > QUIET:
             self._line(f"{stage} epoch {epoch + 1}/{epochs}: {share:.0%} {self._left(epoch + share, epochs)}")
 
     def epoch(self, record: Record) -> None:
-        """Say what an epoch came to; without a terminal, not more often than every few seconds."""
+        """Say what an epoch came to; without a terminal, of all but the last not more often than every few seconds."""
         self._enter(record["stage"], record["epoch"] - 1)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["epoch"])
             if "test" in record:
                 self._line(describe(record))
-        elif time.monotonic() - self._printed > QUIET:
+        elif time.monotonic() - self._printed > QUIET or record["epoch"] == self._epochs:
             self._line(describe(record))
 
     def note(self, text: str) -> None:
@@ -68,7 +69,10 @@ class Display:
 
     def _line(self, text: str) -> None:
         self._printed = time.monotonic()
-        self.console.print(f"{self.title} {text}".strip(), highlight=False, soft_wrap=True, markup=False)
+        self.console.print(self._titled(text), highlight=False, soft_wrap=True, markup=False)
+
+    def _titled(self, text: str) -> str:
+        return f"{self.title}: {text}" if self.title else text
 
     def _enter(self, stage: str, epoch: int) -> None:
         if stage == self._stage:
@@ -77,7 +81,7 @@ class Display:
         if self._bar is not None:
             if self._task is not None:
                 self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(visible(f"{self.title} {stage}"), total=None)
+            self._task = self._bar.add_task(visible(self._titled(stage)), total=None)
 
     def _left(self, done: float, epochs: int) -> str:
         gone = done - self._first
