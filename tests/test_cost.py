@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.photographs import write_folders, write_shards
+from sskd.cli.check import _lengths
 from sskd.data.feed import Cut
-from sskd.jobs.cost import PATIENCE, WARM, Decoding, Stepping, _rate, hours, stepping
+from sskd.jobs.check import StageCost
+from sskd.jobs.cost import PATIENCE, WARM, Decoding, Hours, Stepping, _rate, hours, stepping
 from sskd.train.trial import Timed
 from tests.conftest import Cli
 
@@ -34,6 +37,24 @@ def test_a_gpu_waits_for_the_slower_and_a_cpu_for_both() -> None:
     assert 3600 * fast.epoch == pytest.approx(10) and fast.bound == "step"
     for nothing in (None, decoded(50, 5, "once")):
         assert 3600 * hours(step, nothing, *length, "cpu").epoch == pytest.approx(10)
+
+
+def stage(name: str, epochs: int, each: float) -> StageCost:
+    """Of so many epochs, each of so many hours."""
+    taken = Hours(each, 0.0, epochs * each, "step")
+    return StageCost(name, epochs, 64, 1, 10, {}, {}, name == "head", None, None, taken)
+
+
+def test_a_head_that_takes_longer_than_the_student_is_said() -> None:
+    checked: Any = SimpleNamespace(stages={"sskd": [stage("head", 60, 0.1), stage("student", 30, 0.02)]})
+    assert _lengths(checked, 2.0) == [
+        "sskd: head 60 epochs (once for each teacher), 6.0 h; student 30 epochs, 36.0 min; 6.6 h in all, for 13.20.",
+        "91% of the time is head's: with --options.head_epochs 6 it takes as long as student.",
+    ]
+    checked = SimpleNamespace(stages={"sskd": [stage("head", 8, 0.02), stage("student", 30, 0.02)], "kd": []})
+    assert _lengths(checked, None) == [
+        "sskd: head 8 epochs (once for each teacher), 9.6 min; student 30 epochs, 36.0 min; 45.6 min in all."
+    ]
 
 
 def test_decoding_is_counted_once_it_flows(monkeypatch: pytest.MonkeyPatch) -> None:

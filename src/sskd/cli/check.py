@@ -7,6 +7,8 @@ from typing import Any
 from sskd.api import distillation
 from sskd.errors import UserError
 from sskd.jobs.check import Checked, StageCost, check_distillation
+from sskd.methods.find import find_method
+from sskd.methods.options import options_of
 from sskd.ranges import need_between
 from sskd.terminal import Table, Terminal
 from sskd.train.choose import title
@@ -46,6 +48,8 @@ def check(measure: bool = True, price: float | None = None, **arguments: Any) ->
         console.print(_stages(checked))
     if checked.execution and checked.stages:
         console.print(_times(checked, price))
+        for text in _lengths(checked, price):
+            say(text)
         for text in _conditions(checked, checked.execution):
             say(text)
     if checked.misfits and job.method != "all":
@@ -130,6 +134,30 @@ def _duration(hours: float | None) -> str:
     if hours >= 1:
         return f"{hours:,.1f} h"
     return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
+
+
+def _lengths(checked: Checked, price: float | None) -> list[str]:
+    """What each method's stages come to; and how to shorten one that takes longer than the student's."""
+    said = list[str]()
+    for method, stages in checked.stages.items():
+        hours = [stage.hours.whole for stage in stages if stage.hours]
+        if len(stages) < 2 or len(hours) < len(stages):
+            continue
+        parts = [
+            f"{stage.name} {stage.epochs} epoch{'' if stage.epochs == 1 else 's'}"
+            f"{' (once for each teacher)' if stage.shared else ''}, {_duration(taken)}"
+            for stage, taken in zip(stages, hours, strict=True)
+        ]
+        whole = f"{_duration(sum(hours))} in all" + (f", for {price * sum(hours):,.2f}" if price is not None else "")
+        said.append(f"{method}: {'; '.join(parts)}; {whole}.")
+        options = [name for name in options_of(find_method(method)) if name.endswith("_epochs")]
+        longest = max(range(len(stages)), key=lambda i: hours[i])
+        if longest < len(stages) - 1 and len(options) == 1:
+            stage, fewer = stages[longest], max(1, int(stages[longest].epochs * hours[-1] / hours[longest]))
+            share = f"{hours[longest] / sum(hours):.0%} of the time is {stage.name}'s"
+            if fewer < stage.epochs:
+                said.append(f"{share}: with --options.{options[0]} {fewer} it takes as long as {stages[-1].name}.")
+    return said
 
 
 def _conditions(checked: Checked, execution: Execution) -> list[str]:

@@ -56,7 +56,8 @@ def arrange_norms(modules: Collection[nn.Module], world: World, batch_size: int)
         return ""
     return (
         f"Batch norms see the {batch_size // world.size} images of their own process, not the {batch_size} of the "
-        "whole batch: with few images accuracy can suffer. --batch_norm synchronised takes the statistics of all."
+        "whole batch: this is another training than one process's, and with few images accuracy can suffer. "
+        "--batch_norm synchronised takes the statistics of all, and trains as one process does."
     )
 
 
