@@ -75,6 +75,18 @@ def test_a_number_of_each_class() -> None:
         label_count(labels, 0, 3, "abc")
 
 
+def test_validation_labels_beside_few_training_labels_are_said(few: Path) -> None:
+    source = load_source(str(few))
+    splits = cut(source, None, 0.5, 0)
+    spent = len(splits.evaluation["validation"])
+    assert splits.notes == (
+        f"{len(splits.train)} training labels, {spent} validation labels: --validation 0 spends none of these, and the "
+        "last epoch counts.",
+    )
+    assert spent == 6 and len(splits.train) == 27
+    assert cut(source, None, 1.0, 0).notes == () == cut(source, 12, 0.5, 0).notes == cut(source, 0, 0.5, 0).notes
+
+
 def test_what_is_cut_with_noise(few: Path) -> None:
     """Shares are the same at every noise, wrong labels the same for every share; what measures has right ones."""
     source = load_source(str(few))

@@ -256,7 +256,9 @@ def _handed_over(data: Data, reading: Reading) -> tuple[str, Source | None]:
 
 
 def _checked(training: Mapping[str, Any], function: Callable[..., Job]) -> dict[str, Any]:
-    """The settings among a function's arguments, converted. (The command line reads the functions' own `Training`.)
+    """The settings among a function's arguments, converted.
+
+    They stay a dictionary: the command line reads from the functions' own `Training(**training)` which there are.
 
     Raises:
         UserError: an argument that does not exist, with the nearest names; a value of another type or out of range.

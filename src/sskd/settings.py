@@ -20,7 +20,8 @@ class Training:
         seed: of initial weights and of everything random in the training.
         validation: share (below 1) or number of training images cut off first, stratified; 0 for none. The best
             epoch is chosen on them. Where it is not given: the data set's own validation split, else a tenth, or
-            nothing where a class has too few images.
+            nothing where a class has too few images. It comes on top of few labels (fraction, per_class), not out of
+            them: a run says both counts.
         split_seed: of the cuts of the data, apart from `seed`, so that several seeds train on the same images.
         per_class: images of each class to train on, drawn by split_seed; all, or those of fraction, where it is not
             given.
@@ -103,9 +104,7 @@ class Training:
         if not 0 <= self.noise < 1:
             raise UserError(f"The noise is {self.noise}; expected the share of wrong labels, from 0 to below 1.")
         if self.per_class is not None and self.per_class < 1:
-            raise UserError(
-                f"per_class is {self.per_class}; expected the number of images of each class, at least 1."
-            )
+            raise UserError(f"per_class is {self.per_class}; expected the number of images of each class, at least 1.")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(
                 f"scale is the lowest and highest share of the area to cut out, in (0, 1]; got {list(self.scale)}."

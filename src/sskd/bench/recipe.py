@@ -85,8 +85,8 @@ class Recipe:
                 raise UserError(f"{name} must be one or more; the recipe {self.name} has none.")
         if any(labels.teacher_saw == "same" for labels in self.labels) and self.teachers:
             raise UserError(
-                f"teachers_see same trains a teacher for each share of labels; the recipe {self.name} gives weights for "
-                f"{', '.join(self.teachers)}. Leave one of the two out."
+                f"teachers_see same trains a teacher for each share of labels; the recipe {self.name} gives weights "
+                f"for {', '.join(self.teachers)}. Leave one of the two out."
             )
 
     def method_of(self, label: str) -> str:
@@ -190,7 +190,7 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"The pair {duo.name} of {where} skips all methods. Leave the pair out, or skip fewer.")
     for network in recipe.teachers:
         if network not in (used := {duo.teacher: None for duo in recipe.pairs}):
-            raise UserError(f"{where} gives weights for {network}, which teaches in none of its pairs: {', '.join(used)}.")
+            raise UserError(f"{where} gives weights for {network}, which no pair has as teacher: {', '.join(used)} do.")
     _training(recipe.training, f"{where}, training")
     _training({**recipe.training, **recipe.teacher_training}, f"{where}, teacher_training")
     convert(recipe.reading, Reading, f"{where}, reading")

@@ -143,6 +143,10 @@ def cut(
     elif validation is None and own is not None:
         evaluation = {"validation": own, **evaluation}
     share = _share(full.labels, fraction, per_class, seed, names)
+    if share is not None and validation is None and "validation" in evaluation:
+        spent = len(evaluation["validation"])
+        told = f"{len(share):,} training labels, {spent:,} validation labels: --validation 0 spends none of these"
+        notes = (*notes, f"{told}, and the last epoch counts.")
     labels = noisy_labels(full.labels, noise, noise_kind, seed, names)
     if noise:
         _refuse_unlabelled(labels if share is None else labels[share], names)
