@@ -137,7 +137,7 @@ def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
         ({"teacher_training": {"optim": {"momentum": -1}}}, "momentum must be from 0 to below 1; got -1"),
         (
             {"teachers": {"resnet20": "x"}},
-            "gives weights for cifar_resnet20, which no pair has as teacher: cifar_resnet8 do",
+            "weights for cifar_resnet20, no pair's teacher: those are cifar_resnet8",
         ),
         ({"teachers": {"cifar_resnet8": 3}}, "expected text; got {'cifar_resnet8': 3}"),
         ({"reading": {"labels": "x"}}, "reading named 'labels'. Did you mean 'label'"),

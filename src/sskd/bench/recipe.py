@@ -190,7 +190,7 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"The pair {duo.name} of {where} skips all methods. Leave the pair out, or skip fewer.")
     for network in recipe.teachers:
         if network not in (used := {duo.teacher: None for duo in recipe.pairs}):
-            raise UserError(f"{where} gives weights for {network}, which no pair has as teacher: {', '.join(used)} do.")
+            raise UserError(f"{where} gives weights for {network}, no pair's teacher: those are {', '.join(used)}.")
     _training(recipe.training, f"{where}, training")
     _training({**recipe.training, **recipe.teacher_training}, f"{where}, teacher_training")
     convert(recipe.reading, Reading, f"{where}, reading")
