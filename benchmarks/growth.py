@@ -21,7 +21,8 @@ from benchmarks.tables import growth_table
 from benchmarks.variants import Setting, Variant, has_bf16
 from benchmarks.worker import Worker, wait
 from sskd.methods.parts import CrossEntropy, SoftTargets
-from sskd.methods.sskd import PRESETS, Similarity, Transformed
+from sskd.methods.sskd import Similarity, Transformed
+from sskd.methods.sskd_loss import PRESETS
 from sskd.train.step import Execution, Precision
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch

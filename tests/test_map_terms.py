@@ -8,12 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sskd.methods import METHODS
-from sskd.methods.ab import Boundaries
-from sskd.methods.fitnet import Hint
 from sskd.methods.ft import Factors, Reconstruction
 from sskd.methods.kdsvd import candidates, nearest
 from sskd.methods.plan import Optim, Pair, Plan, Term
-from sskd.methods.vid import Variational
 from tests.oracles import ab, at, fitnet, fsp, ft, irg, kdsvd, nst, sp, vid
 from tests.test_terms import batch_of, normal, same
 from tests.trainers import info
@@ -124,12 +121,11 @@ def test_kdsvd_chooses_among_four_directions(positions: int) -> None:
 
 def test_vid() -> None:
     student, teacher = outputs(STUDENT, 1), outputs(TEACHER, 50)
-    term = cast(Variational, term_of(planned("vid", student, teacher, variance=2.0), "vid"))
+    term = term_of(planned("vid", student, teacher, variance=2.0), "vid")
+    layers = cast(nn.ModuleList, term.get_submodule("loss.layers"))
     inputs = leaves(term, student)
     slow = torch.zeros((), dtype=torch.float64)
-    for layer, s, t in zip(
-        term.layers, first(student, term.student_taps), first(teacher, term.teacher_taps), strict=True
-    ):
+    for layer, s, t in zip(layers, first(student, term.student_taps), first(teacher, term.teacher_taps), strict=True):
         s_small, t_small = at.same_size(s, t)
         mean = s_small
         for i in (0, 2, 4):
@@ -137,7 +133,7 @@ def test_vid() -> None:
             mean = torch.einsum("dc,bchw->bdhw", weight, mean).clamp(min=0 if i < 4 else -1e9)
         slow = slow + vid.information(mean, t_small, cast(Tensor, layer.log_scale))
     same(term(student, teacher, batch_of(B, 1)), slow, inputs)
-    variances = [nn.functional.softplus(cast(Tensor, layer.log_scale)) + 1e-5 for layer in term.layers]
+    variances = [nn.functional.softplus(cast(Tensor, layer.log_scale)) + 1e-5 for layer in layers]
     assert all(torch.allclose(value, torch.tensor(2.0, dtype=torch.float64), atol=1e-5) for value in variances)
 
 
@@ -156,14 +152,15 @@ def test_fitnet(name: str) -> None:
     student, teacher = (
         {"stage2": normal(seed, B, 1, *shape)} for seed, shape in ((1, student_shape), (2, teacher_shape))
     )
-    term = cast(Hint, term_of(planned("fitnet", student, teacher), "hint"))
-    conv: Any = term.regressor.conv
+    term = term_of(planned("fitnet", student, teacher), "hint")
+    regressor: Any = term.get_submodule("loss.regressor")
+    conv = regressor.conv
     assert {key: getattr(conv, key) for key in expected} == expected
     assert isinstance(conv, nn.ConvTranspose2d) == (name == "transposed")
     inputs = leaves(term, student)
     y = conv(student["stage2"][:, 0])
     mean, variance = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), keepdim=True, unbiased=False)
-    norm: Any = term.regressor.bn
+    norm = regressor.bn
     y = ((y - mean) / (variance + 1e-5).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)).relu()
     slow = fitnet.hint(*at.same_size(y, teacher["stage2"][:, 0]))
     same(term(student, teacher, batch_of(B, 1)), slow, [one for one in inputs if one is not conv.bias])
@@ -173,10 +170,11 @@ def test_ab() -> None:
     shapes = (TEACHER[0], STUDENT[1], TEACHER[2])  # the first and the last need no connector
     student, teacher = outputs(shapes, 1), outputs(TEACHER, 50)
     teacher["stage1.pre"][0, 0, 0, 0] = 0.0  # not active
-    term = cast(Boundaries, term_of(planned("ab", student, teacher, margin=0.7), "ab", 0))
-    assert [isinstance(connector, nn.Identity) for connector in term.connectors] == [True, False, True]
+    term = term_of(planned("ab", student, teacher, margin=0.7), "ab", 0)
+    connectors = cast(nn.ModuleList, term.get_submodule("loss.connectors"))
+    assert [isinstance(connector, nn.Identity) for connector in connectors] == [True, False, True]
     inputs = leaves(term, student)
-    connected = [one(s) for one, s in zip(term.connectors, first(student, term.student_taps), strict=True)]
+    connected = [one(s) for one, s in zip(connectors, first(student, term.student_taps), strict=True)]
     slow = ab.boundary(connected, first(teacher, term.teacher_taps), 0.7)
     same(term(student, teacher, batch_of(B, 1)), slow, inputs)
 

@@ -135,7 +135,7 @@ def test_ab_says_which_stages_have_no_activation() -> None:
 
 def test_crd_sizes_its_banks() -> None:
     term = plan_of("crd").stages[0].loss["crd"][1]
-    assert isinstance(term, Banked) and term.memory_student.shape == (12, 128) and term.needs_index
+    assert isinstance(term, Banked) and term.loss.memory_student.shape == (12, 128) and term.needs_index
     assert plan_of("crd").notes == (
         "crd: two banks of 12 x 128 numbers take 0.0 MiB.",
         "crd: 16,384 negatives were asked for, and for the largest class there are 9 images of others; "
@@ -143,7 +143,7 @@ def test_crd_sizes_its_banks() -> None:
     )
     assert len(plan_of("crd", negatives=5).notes) == 1
     queue = plan_of("crd", queue=32).stages[0].loss["crd"][1]
-    assert isinstance(queue, Queue) and queue.memory_student.shape == (32, 128) and not queue.needs_index
+    assert isinstance(queue, Queue) and queue.loss.memory_student.shape == (32, 128) and not queue.needs_index
     large = replace(info(), labels=torch.arange(65536) % CLASSES)
     assert plan_of("crd", replace(pair_of(), data=large)).notes == (
         "crd: two banks of 65,536 x 128 numbers take 64.0 MiB.",

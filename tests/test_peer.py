@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sskd.data.source import DataInfo
-from sskd.methods import ab, at, crd, dist, fitnet, fsp, ft, pkt, rkd, sp, sskd, vid
-from sskd.methods.adapters import Regressor
-from sskd.methods.parts import CrossEntropy, SoftTargets, error_level
+from sskd.methods import ab, at, crd_loss, dist, fitnet, fsp, ft, pkt, rkd, sp, sskd, sskd_loss, vid
+from sskd.methods.logits import error_level
+from sskd.methods.parts import CrossEntropy, SoftTargets
 from sskd.methods.plan import Outputs, Term
 from sskd.views.contrastive import Contrastive
 from tests.test_terms import batch_of, labels_of, normal, same
@@ -112,25 +112,23 @@ def test_kd(size: int, temperature: float, standardised: bool) -> None:
 @pytest.mark.parametrize(("side", "kernel", "stride", "padding"), [(4, 1, 1, 0), (8, 3, 2, 1), (6, 3, 1, 0)])
 def test_fitnet(side: int, kernel: int, stride: int, padding: int) -> None:
     student, teacher = leaf(0, 3, 2, side, side), normal(1, 3, 5, 4, 4)
-    term = fitnet.Hint(("stage2", "stage2"), Regressor((2, side, side), (5, 4, 4))).double()
-    peer = copied(adaptation.ConvReg(2, 5, kernel, stride, padding), term.regressor)
+    loss = fitnet.FitNetLoss((2, side, side), (5, 4, 4)).double()
+    peer = copied(adaptation.ConvReg(2, 5, kernel, stride, padding), loss.regressor)
     theirs = wrapped("reg")(hooked(reg=peer(student)), hooked(reg=teacher), None)
-    same(ours(term, plain(stage2=student), plain(stage2=teacher)), theirs, [student])
+    same(loss(student, teacher), theirs, [student])
 
 
 @sizes
 def test_at(size: int) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (5, 4, 4), (4, 4, 4), (6, 2, 2))
-    term = at.Attention((("stage1", "stage1"), ("stage2", "stage2")))
-    mine = ours(term, plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second))
+    mine = at.ATLoss()([first, second], [t_first, t_second])
     peer = peers.ATLoss(pairs(a=1.0, b=1.0), mode="code")
     theirs = peer(hooked(a=first, b=F.adaptive_avg_pool2d(second, 2)), hooked(a=t_first, b=t_second))
     same(mine, theirs, [first, second])
     # Of the paper theirs is the norm of an image's difference, ours the mean of its squares over the H W positions.
     paper, images = peers.ATLoss(pairs(a=1.0), mode="paper"), zip(first, t_first, strict=True)
     norms = torch.stack([paper(hooked(a=s[None]), hooked(a=t[None])) for s, t in images])
-    alone = ours(at.Attention((("stage1", "stage1"),)), plain(stage1=first), plain(stage1=t_first))
-    same(alone, norms.square().mean() / 16, [first])
+    same(at.ATLoss()([first], [t_first]), norms.square().mean() / 16, [first])
 
 
 @sizes
@@ -141,48 +139,44 @@ def test_sp(size: int) -> None:
     rows = peer.matmul_and_normalize
     torch.testing.assert_close(rows(teacher).abs().sum(1), torch.ones(size, dtype=torch.float64))
     peer.matmul_and_normalize = lambda z: F.normalize(rows(z))
-    mine = ours(sp.SimilarityPreserving(("stage3", "stage3")), plain(stage3=student), plain(stage3=teacher))
-    same(mine, peer(hooked(a=student), hooked(a=teacher)), [student])
+    same(sp.SPLoss()(student, teacher), peer(hooked(a=student), hooked(a=teacher)), [student])
 
 
 @pytest.mark.parametrize("size", [3, 7])  # with two images every value is 0
-@pytest.mark.parametrize(("term", "factors"), [(rkd.Distances(), (1.0, 0.0)), (rkd.Angles(), (0.0, 1.0))])
-def test_rkd(size: int, term: Term, factors: tuple[float, float]) -> None:
+@pytest.mark.parametrize("factors", [(1.0, 0.0), (0.0, 1.0), (25.0, 50.0)])
+def test_rkd(size: int, factors: tuple[float, float]) -> None:
     student, teacher = leaf(0, size, 5), normal(1, size, 4)
     theirs = peers.RKDLoss("a", "a", *factors, "mean")(hooked(a=student), hooked(a=teacher))
-    same(ours(term, plain(pooled=student), plain(pooled=teacher)), theirs, [student])
+    same(rkd.RKDLoss(*factors)(student, teacher), theirs, [student])
 
 
 @sizes
 def test_pkt(size: int) -> None:
     student, teacher = leaf(0, size, 5), normal(1, size, 4)
     theirs = peers.PKTLoss(*LOGITS)(hooked(fc=student), hooked(fc=teacher))
-    same(ours(pkt.Probabilities(), plain(pooled=student), plain(pooled=teacher)), theirs, [student])
+    same(pkt.PKTLoss()(student, teacher), theirs, [student])
 
 
 @sizes
 @pytest.mark.parametrize("variance", [5.0, 0.5])
 def test_vid(size: int, variance: float) -> None:
     student, teacher = leaf(0, size, 3, 4, 4), normal(1, size, 5, 4, 4)
-    term = vid.Variational((("stage1", "stage1"),), [(3, 5)], variance).double()
-    (layer,) = term.layers
+    loss = vid.VIDLoss([3], [5], variance).double()
+    (layer,) = loss.layers
     peer = wrappers.Regressor4VID(3, 5, 5, eps=1e-5, init_pred_var=variance).double()
     torch.testing.assert_close(peer.soft_plus_param, layer.get_parameter("log_scale"), rtol=1e-6, atol=1e-6)
     peer.soft_plus_param = layer.log_scale
     copied(peer.regressor, layer.get_submodule("regressor"))
     theirs = peers.VIDLoss(pairs(a=1.0))(hooked(a=peer(student)), hooked(a=teacher))
-    mine = ours(term, plain(stage1=student), plain(stage1=teacher))
-    same(mine, theirs, [student, cast(Tensor, layer.log_scale)])
+    same(loss([student], [teacher]), theirs, [student, cast(Tensor, layer.log_scale)])
 
 
 @sizes
 @pytest.mark.parametrize("margin", [1.0, 0.3])
 def test_ab(size: int, margin: float) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (4, 2, 2), (6, 2, 2))
-    seen = plain(stage1=first, stage2=second), plain(stage1=t_first, stage2=t_second)
-    connector = Regressor((4, 2, 2), (6, 2, 2), relu=False).double()
-    term = ab.Boundaries((("stage1.pre",) * 2, ("stage2.pre",) * 2), [nn.Identity(), connector], margin)
-    mine = ours(term, *({f"{n}.pre": v for n, v in side.items()} for side in seen))
+    boundaries = ab.ABLoss([(3, 4, 4), (4, 2, 2)], [(3, 4, 4), (6, 2, 2)], margin).double()
+    mine, connector = boundaries([first, second], [t_first, t_second]), boundaries.connectors[1]
     conv, bn = {"in_channels": 4, "out_channels": 6, "kernel_size": 1}, {"num_features": 6}
     peer = copied(wrappers.Connector4DAB.build_connector(conv, bn), connector)
     # Ours holds the authors' factors 2^(i - L + 1) x 3 / 1000, theirs leaves them to its user.
@@ -209,8 +203,7 @@ def test_ft(size: int) -> None:
 @sizes
 def test_fsp(size: int) -> None:
     first, t_first, second, t_second = maps_of(size, (3, 4, 4), (3, 4, 4), (5, 2, 2), (5, 2, 2))
-    term = fsp.Flow((("stem", "stem"), ("stage1", "stage1")))
-    mine = ours(term, plain(stem=first, stage1=second), plain(stem=t_first, stage1=t_second))
+    mine = fsp.FSPLoss()([first, second], [t_first, t_second])
     io = {name: {"io": "output", "path": name} for name in ("first", "second")}
     peer = peers.FSPLoss({"a": {f"{side}_{name}": io[name] for side in ("student", "teacher") for name in io}})
     # Theirs sums the norms of the matrices' columns, ours averages the squares of their entries.
@@ -224,7 +217,7 @@ def test_fsp(size: int) -> None:
 
 @sizes
 @temperatures
-@pytest.mark.parametrize(("kind", "factors"), [(dist.InterClass, (1.0, 0.0)), (dist.IntraClass, (0.0, 1.0))])
+@pytest.mark.parametrize(("kind", "factors"), [(dist.InterClassLoss, (1.0, 0.0)), (dist.IntraClassLoss, (0.0, 1.0))])
 def test_dist(size: int, temperature: float, kind: Any, factors: tuple[float, float]) -> None:
     student, teacher, eps = leaf(0, size, 7), normal(1, size, 7), 1e-8
     beta, gamma = factors
@@ -235,32 +228,30 @@ def test_dist(size: int, temperature: float, kind: Any, factors: tuple[float, fl
     # Theirs bounds the two lengths from below by eps, ours adds it to their product, as the authors do.
     gap = (peer.pearson_correlation(*rows, eps) * eps / (length + eps)).mean() * temperature**2
     theirs = peer(hooked(fc=student), hooked(fc=teacher)) + gap
-    same(ours(kind(temperature, False), plain(logits=student), plain(logits=teacher)), theirs, [student])
+    same(kind(temperature, False)(student, teacher), theirs, [student])
 
 
 @sizes
 def test_crd(size: int) -> None:
     labels, negatives = torch.arange(16) % 4, 6
     # 1/16 for the temperature: theirs is rounded to float32 when it is stored.
-    term = crd.Banked((5, 3), 8, labels, temperature=1 / 16, negatives=negatives, momentum=0.5).double()
+    loss = crd_loss.CRDLoss(5, 3, labels, 8, negatives, temperature=1 / 16, momentum=0.5).double()
     peer = peers.CRDLoss("s", "where", "t", 8, 16, negatives, 16, temperature=1 / 16, momentum=0.5).double()
-    peer.memory_v1.copy_(term.memory_student)
-    peer.memory_v2.copy_(term.memory_teacher)
-    embed_s, embed_t = wrappers.Normalizer4CRD(term.embed_s), wrappers.Normalizer4CRD(term.embed_t)
+    peer.memory_v1.copy_(loss.memory_student)
+    peer.memory_v2.copy_(loss.memory_teacher)
+    embed_s, embed_t = wrappers.Normalizer4CRD(loss.embed_s), wrappers.Normalizer4CRD(loss.embed_t)
     for step in range(2):  # the first sets Z, and moves the banks that the second reads
         student, teacher, batch = leaf(step, size, 5), normal(9 + step, size, 3), batch_of(size, 1)
         # Each image's own draw, of any class, for both: theirs cannot draw (it reads an attribute that it never sets).
         drawn = torch.randint(16, (size, negatives), generator=torch.Generator().manual_seed(step))
         count = F.one_hot(drawn, 16).sum(1).double()
-        embedded = term.embedded(plain(pooled=student), plain(pooled=teacher))
-        mine, seen = term.against(embedded, batch, torch.arange(16), count)
+        mine, seen = loss.against(loss.embedded(student, teacher), batch.index, torch.arange(16), count)
         where = {"pos_idx": batch.index, "contrast_idx": torch.cat([batch.index[:, None], drawn], 1)}
         outputs: Mapping[str, Any] = hooked(s=embed_s(student)) | {"where": {"input": where}}
         theirs = peer(outputs, hooked(t=embed_t(teacher)))
-        same(mine, theirs.sum(), [student, term.embed_s.weight, term.embed_t.weight])
-        with torch.no_grad():
-            term.update(seen, batch)
-        kept = (term.memory_student, term.memory_teacher, term.normaliser)
+        same(mine, theirs.sum(), [student, loss.embed_s.weight, loss.embed_t.weight])
+        loss.update(seen, batch.index)
+        kept = (loss.memory_student, loss.memory_teacher, loss.normaliser)
         torch.testing.assert_close(kept, (peer.memory_v1, peer.memory_v2, peer.params[2:4].detach()))
 
 
@@ -287,7 +278,7 @@ def test_sskd(size: int, share: float) -> None:
     rows = [{"fc": x.flatten(0, 1), "head": y.flatten(0, 1)} for x, y in ((logits, head(pooled)), (t_logits, z))]
     alone = [{name: float(name == one) for name in terms} for one in terms]
     peer = peers.SSKDLoss("fc", "fc", "head", "head", 4.0, 0.5, 4.0, ratio_ss, ratio_tf)
-    for weights in (*alone, *sskd.PRESETS.values()):
+    for weights in (*alone, *sskd_loss.PRESETS.values()):
         peer.loss_weights = [weights[name] for name in terms]
         theirs = peer(*(hooked(**side) for side in rows), batch.labels)
         mine = torch.stack([weights[name] * term(student, teacher, batch) for name, term in terms.items()]).sum()

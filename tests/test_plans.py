@@ -9,7 +9,8 @@ from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.options import check_options, options_of
 from sskd.methods.plan import Optim, Pair, Plan
-from sskd.methods.sskd import PRESETS, Similarity, Transformed
+from sskd.methods.sskd import Similarity, Transformed
+from sskd.methods.sskd_loss import PRESETS
 from tests.trainers import CLASSES, info
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sskd.methods.crd import Banked, Contrast, Queue
+from sskd.methods.crd import Banked, Queue
+from sskd.methods.crd_loss import ContrastiveMemory, CRDLoss, CRDQueueLoss
 from sskd.methods.hsakd import AllViews, JointTask, Mimicry
 from sskd.methods.one import NativeEnsemble
 from sskd.methods.plan import Term
@@ -38,8 +39,8 @@ def test_relations(name: str, size: int, views: int) -> None:
     inputs = leaves(term, student)
     s, t = student["pooled"][:, 0], teacher["pooled"][:, 0]
     if name == "cc":
-        embed_s, embed_t = (dict(term.named_parameters())[f"embed_{side}.weight"] for side in "st")
-        bias_s, bias_t = (dict(term.named_parameters())[f"embed_{side}.bias"] for side in "st")
+        embed_s, embed_t = (dict(term.named_parameters())[f"loss.embed_{side}.weight"] for side in "st")
+        bias_s, bias_t = (dict(term.named_parameters())[f"loss.embed_{side}.bias"] for side in "st")
         slow = cc.correlation(s @ embed_s.T + bias_s, t @ embed_t.T + bias_t)
     else:
         slow = {"distance": rkd.distance, "angle": rkd.angle, "pkt": pkt.probabilistic}[name](s, t)
@@ -101,7 +102,7 @@ class Memory:
     def __init__(self, negatives: int) -> None:
         self.labels = torch.tensor([0] * 8 + [1] * 4 + [2] * 4 + [3] * 4)
         torch.manual_seed(0)
-        self.term = Banked((5, 8), 6, self.labels, 0.1, negatives, 0.3).double()
+        self.term = Banked(CRDLoss(5, 8, self.labels, 6, negatives, 0.1, 0.3)).double()
         self.index = torch.tensor([2, 9, 19])
         self.student, self.teacher = vectors(3)
         self.inputs = [self.student["pooled"].requires_grad_(), *self.term.parameters()]
@@ -114,11 +115,11 @@ class Memory:
         """Row by row: the first of the drawn rows that are of other classes."""
         rows = batch.draws["crd"]["rows"].tolist()
         others = [[row for row in rows if self.labels[row] != label] for label in batch.labels]
-        return [row[: self.term.negatives] for row in others]
+        return [row[: self.term.loss.negatives] for row in others]
 
 
-def embedded(term: Contrast, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[Tensor]:
-    pairs = ((term.embed_s, student), (term.embed_t, teacher))
+def embedded(loss: ContrastiveMemory, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[Tensor]:
+    pairs = ((loss.embed_s, student), (loss.embed_t, teacher))
     raw = [values["pooled"][:, 0] @ embed.weight.T + embed.bias for embed, values in pairs]
     return [torch.stack([row / (row * row).sum().sqrt() for row in rows]) for rows in raw]
 
@@ -129,20 +130,21 @@ def test_crd(negatives: int) -> None:
     memory, z = Memory(negatives), (None, None)
     for step in range(2):
         batch, term = memory.batch(step), memory.term
-        chosen, banks = memory.negatives(batch), (term.memory_student.clone(), term.memory_teacher.clone())
+        bank_of = term.loss
+        chosen, banks = memory.negatives(batch), (bank_of.memory_student.clone(), bank_of.memory_teacher.clone())
         counts = [len({*row}) for row in chosen]
         assert counts == [min(negatives, 12), min(negatives, 16), min(negatives, 16)], "distinct, or all there are"
         assert len({*batch.draws["crd"]["rows"].tolist()}) == len(batch.draws["crd"]["rows"])
-        s, t = embedded(term, memory.student, memory.teacher)
+        s, t = embedded(bank_of, memory.student, memory.teacher)
         slow, *z = crd.contrast(s, t, *banks, memory.index.tolist(), chosen, 0.1, N, *z)  # type: ignore[assignment]
         loss, seen = term.remembering(memory.student, memory.teacher, batch)
         same(loss, slow, memory.inputs)
-        assert torch.equal(term.memory_student, banks[0]) and torch.equal(term.memory_teacher, banks[1])
+        assert torch.equal(bank_of.memory_student, banks[0]) and torch.equal(bank_of.memory_teacher, banks[1])
         with torch.no_grad():
             term.update({name: value.detach() for name, value in seen.items()}, batch)
-        for bank, before, new in ((term.memory_student, banks[0], s), (term.memory_teacher, banks[1], t)):
+        for bank, before, new in ((bank_of.memory_student, banks[0], s), (bank_of.memory_teacher, banks[1], t)):
             torch.testing.assert_close(bank, crd.updated(before, new, memory.index.tolist(), 0.3))
-        torch.testing.assert_close(term.normaliser.tolist(), [float(one or 0) for one in z])
+        torch.testing.assert_close(bank_of.normaliser.tolist(), [float(one or 0) for one in z])
 
 
 def test_crd_draws_evenly_and_from_its_generator() -> None:
@@ -160,14 +162,15 @@ def test_crd_draws_evenly_and_from_its_generator() -> None:
 def test_crd_queue(rows: int) -> None:
     """First in, first out; the negatives are the rows of other classes, the positive the other network's embedding."""
     torch.manual_seed(0)
-    term = Queue((5, 8), 6, rows, 0.1).double()
+    term = Queue(CRDQueueLoss(5, 8, rows, 6, 0.1)).double()
+    queue = term.loss
     labels = [-1] * rows
-    student_rows, teacher_rows, z = term.memory_student.clone(), term.memory_teacher.clone(), (None, None)
+    student_rows, teacher_rows, z = queue.memory_student.clone(), queue.memory_teacher.clone(), (None, None)
     for step in range(4):
         student, teacher = ({"pooled": normal(10 * step + i, 2, 1, width)} for i, width in enumerate((5, 8)))
         batch = batch_of(2, 1)._replace(labels=torch.tensor([step % 2, 2]))
         inputs = [student["pooled"].requires_grad_(), *term.parameters()]
-        s, t = embedded(term, student, teacher)
+        s, t = embedded(queue, student, teacher)
         banks: Any = [torch.cat([bank, new.detach()]) for bank, new in ((student_rows, s), (teacher_rows, t))]
         chosen = [[row for row in range(rows) if labels[row] != label] for label in batch.labels.tolist()]
         slow, *z = crd.contrast(s, t, *banks, [rows, rows + 1], chosen, 0.1, rows, *z)  # type: ignore[assignment, call-arg]
@@ -178,16 +181,16 @@ def test_crd_queue(rows: int) -> None:
         for i in range(2):
             place = (2 * step + i) % rows
             student_rows[place], teacher_rows[place], labels[place] = s[i].detach(), t[i].detach(), int(batch.labels[i])
-        torch.testing.assert_close((term.memory_student, term.memory_teacher), (student_rows, teacher_rows))
-        assert term.labels.tolist() == labels and int(term.place) == 2 * (step + 1) % rows
+        torch.testing.assert_close((queue.memory_student, queue.memory_teacher), (student_rows, teacher_rows))
+        assert queue.labels.tolist() == labels and int(queue.place) == 2 * (step + 1) % rows
 
 
 def test_crd_queue_shorter_than_a_batch() -> None:
-    term = Queue((5, 8), 6, 3, 0.1).double()
+    term = Queue(CRDQueueLoss(5, 8, 3, 6, 0.1)).double()
     student, teacher = vectors(5)
     loss, seen = term.remembering(student, teacher, batch_of(5, 1))
     term.update({name: value.detach() for name, value in seen.items()}, batch_of(5, 1))
-    assert loss.isfinite() and term.labels.tolist() == labels_of(5)[:3].tolist() and int(term.place) == 0
+    assert loss.isfinite() and term.loss.labels.tolist() == labels_of(5)[:3].tolist() and int(term.loss.place) == 0
 
 
 def linear_tail(channels: int, outputs: int) -> nn.Module:

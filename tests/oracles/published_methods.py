@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sskd.methods import METHODS
-from sskd.methods.crd import Banked
+from sskd.methods.crd_loss import CRDLoss
 from sskd.methods.ft import Factors, Reconstruction
+from sskd.methods.parts import LossTerm
 from sskd.methods.plan import Optim, Pair, Plan, Term
 from tests.oracles.stored import Golden, Malformed, Results, batch_of, facts
 
@@ -87,8 +88,8 @@ def evaluate(golden: Golden, terms: Mapping[str, tuple[float, Term]]) -> dict[st
     gradients = dict(zip(leaves, torch.autograd.grad(loss, [*leaves.values()]), strict=True))
     each: dict[str, Tensor] = {}
     for _, term in terms.values():
-        if parts := getattr(term, "each", None):
-            each = {f"loss{i}": part for i, part in enumerate(parts(student, teacher))}
+        if isinstance(term, LossTerm) and (parts := getattr(term.loss, "each", None)):
+            each = {f"loss{i}": part for i, part in enumerate(parts(*term.values(student, teacher)))}
     return {"loss": loss, **each, **gradients}
 
 
@@ -105,7 +106,7 @@ def simple(method: str, name: str, renamed: Mapping[str, str] | None = None, sta
 
     def check(golden: Golden, match: re.Match[str]) -> Results:
         term = term_of(planned(golden, method, **options), name, stage)
-        load(golden, method, term, renamed)
+        load(golden, method, term.get_submodule("loss"), renamed)
         return evaluate(golden, {name: (1.0, term)})
 
     return check
@@ -186,22 +187,19 @@ def _crd(golden: Golden, match: re.Match[str]) -> Results:
     rows, width = memory["student"].shape
     pair = pair_in(golden)
     widths = pair.student["pooled"][0], (pair.teacher or {})["pooled"][0]
-    term = Banked(widths, width, torch.arange(rows), 0.07, drawn.shape[1] - 1, 0.5).double()
-    load(golden, "crd", term, {".linear.": "."})
-    term.memory_student.copy_(memory["student"])
-    term.memory_teacher.copy_(memory["teacher"])
+    crd = CRDLoss(*widths, torch.arange(rows), width, drawn.shape[1] - 1, 0.07, 0.5).double()
+    load(golden, "crd", crd, {".linear.": "."})
+    crd.memory_student.copy_(memory["student"])
+    crd.memory_teacher.copy_(memory["teacher"])
     leaf, other = (golden.tensor(f"in.{side}_embedding") for side in _SIDES)
     leaf.requires_grad_()
-    batch = batch_of(torch.zeros(len(index), 1, 3, 1, 1), torch.zeros_like(index))._replace(index=index)
     count = torch.zeros(len(index), rows, dtype=torch.float64)
     count.scatter_add_(1, drawn[:, 1:], torch.ones(1, dtype=torch.float64).expand(drawn[:, 1:].shape))
-    embedded = term.embedded({"pooled": leaf[:, None]}, {"pooled": other[:, None]})
-    loss, seen = term.against(embedded, batch, torch.arange(rows), count)
+    loss, seen = crd.against(crd.embedded(leaf, other), index, torch.arange(rows), count)
     results = {"loss": loss, "grad.student_embedding": torch.autograd.grad(loss, leaf, retain_graph=True)[0]}
-    with torch.no_grad():
-        term.update({name: value.detach() for name, value in seen.items()}, batch)
-    params = [term.negatives, term.temperature, *term.normaliser.tolist(), term.momentum]
-    memories = {"out.memory_student": term.memory_student, "out.memory_teacher": term.memory_teacher}
+    crd.update({name: value.detach() for name, value in seen.items()}, index)
+    params = [crd.negatives, crd.temperature, *crd.normaliser.tolist(), crd.momentum]
+    memories = {"out.memory_student": crd.memory_student, "out.memory_teacher": crd.memory_teacher}
     return {**results, **memories, "out.params": torch.tensor(params, dtype=torch.float64)}
 
 

@@ -13,7 +13,7 @@ from sskd.analyses.files import keep, made_by
 from sskd.analyses.finished import Finished, Looked, Split, load_finished
 from sskd.data.images import Images
 from sskd.errors import UserError
-from sskd.methods.parts import row_kl
+from sskd.methods.logits import row_kl
 from sskd.methods.stages import stages_of
 from sskd.models.network import Network
 from sskd.views.contrastive import Contrastive

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sskd.analyses.answers import outputs, viewed
 from sskd.analyses.finished import Finished, Looked
-from sskd.methods.parts import error_level, select
+from sskd.methods.logits import error_level, select
 from sskd.methods.sskd import Transformed
 from sskd.views.contrastive import Contrastive
 from sskd.views.pretext import Batch

@@ -1,25 +1,39 @@
 """AB: Heo et al., "Knowledge Transfer via Distillation of Activation Boundaries", AAAI 2019, arXiv 1811.03233."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import Regressor, match
-from sskd.methods.parts import PerStage, initialisation, labels_and_kd, need_positive, need_teacher, student_stage
+from sskd.methods.adapters import Map, Regressor, StageLoss, match
+from sskd.methods.parts import LossTerm, initialisation, labels_and_kd, need_positive, need_teacher, student_stage
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import Aligned, Scaled, align, need_map, scaled
 from sskd.views.pretext import Plain
 
 
-class Boundaries(PerStage):
-    """Pushes each of the student's values to the side of zero on which the teacher's lies, by a margin (equation 3).
+class ABLoss(StageLoss):
+    """Activation boundaries: pushes each of the student's values to the teacher's side of zero, by a margin.
 
-    Read before the activations. Stage i of L counts 2^(i - L + 1) x 3 / 1000, summed over a map and averaged over the
-    batch, as in the authors' code.
+    Heo et al., AAAI 2019, equation 3. Of maps before the activations. Stage i of L counts 2^(i - L + 1) x 3 / 1000,
+    summed over a map and averaged over the batch, as in the authors' code. Where shapes differ a convolution with
+    batch norm comes between: give the loss's parameters to the optimizer. 0 or more.
+
+    Args:
+        student_shapes: channels, height and width of the student's maps, stage by stage.
+        teacher_shapes: of the teacher's.
+        margin: above 0.
+
+    Example:
+        >>> loss = ABLoss(student_shapes=[(8, 4, 4)], teacher_shapes=[(16, 4, 4)])
+        >>> loss([torch.randn(2, 8, 4, 4)], [torch.randn(2, 16, 4, 4)]).shape
+        torch.Size([])
     """
 
-    def __init__(self, aligned: Aligned, connectors: list[nn.Module], margin: float) -> None:
-        super().__init__(aligned)
-        self.connectors = nn.ModuleList(connectors)
+    def __init__(self, student_shapes: Sequence[Map], teacher_shapes: Sequence[Map], margin: float = 1.0) -> None:
+        super().__init__()
+        shapes = zip(student_shapes, teacher_shapes, strict=True)
+        self.connectors = nn.ModuleList(nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes)
         self.margin = margin
 
     def compare(
@@ -56,8 +70,9 @@ def plan(
     need_teacher(pair, "ab")
     need_positive(margin=margin)
     aligned = align(pair, "ab", stages, ".pre")
-    shapes = [(need_map(pair, "ab", "student", s), need_map(pair, "ab", "teacher", t)) for s, t in aligned]
-    term = Boundaries(aligned, [nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes], margin)
+    ours = [need_map(pair, "ab", "student", tap) for tap, _ in aligned]
+    theirs = [need_map(pair, "ab", "teacher", tap) for _, tap in aligned]
+    term = LossTerm(ABLoss(ours, theirs, margin), aligned)
     length, notes = scaled("init_epochs", init_epochs, epochs)
     init = initialisation(pair, {"ab": (weight, term)}, length, init_lr, optim)
     student = student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)

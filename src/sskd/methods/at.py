@@ -4,18 +4,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.methods.adapters import match
-from sskd.methods.parts import PerStage, labels_and_kd, need_teacher, student_plan
+from sskd.methods.adapters import StageLoss, match
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import align
 
 
-class Attention(PerStage):
-    """Mean squared difference of attention maps Q = sum_c A_c^2 / norm, summed over stages (equation 2, p = 2).
+class ATLoss(StageLoss):
+    """Attention transfer: mean squared difference of attention maps, summed over stages.
 
-    As in the widely used code, and unlike the paper's text: the channels are averaged, which normalising undoes, and
-    the squares are averaged over positions, where the paper takes the norm of the difference. Where sizes differ the
-    larger maps are averaged to the smaller.
+    Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017, equation 2 with p = 2: an attention map is
+    the mean square over channels, of unit length. As in the widely used code, and unlike the paper's text, the squares
+    are averaged over positions, where the paper takes the norm of the difference. Channels may differ; where sizes do,
+    the larger maps are averaged to the smaller. 0 or more; usually weighed 1000.
+
+    Example:
+        >>> student, teacher = torch.ones(2, 8, 4, 4), torch.ones(2, 16, 4, 4)
+        >>> float(ATLoss()([student], [teacher]))
+        0.0
     """
 
     def compare(
@@ -47,5 +53,5 @@ def plan(
         UserError: no teacher; stages that cannot be compared.
     """
     need_teacher(pair, "at")
-    term = Attention(align(pair, "at", stages))
+    term = LossTerm(ATLoss(), align(pair, "at", stages))
     return student_plan(labels_and_kd(ce_weight, kd_weight) | {"at": (weight, term)}, epochs, optim)

@@ -2,44 +2,79 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, standardise, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.views.pretext import Batch
+from sskd.methods.logits import comparable
+from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan, Term
 
 _EPS = 1e-8
 
 
-class _Relation(Term):
-    student_taps = ("logits",)
-    teacher_taps = ("logits",)
-    across = False  # of a class over the images, instead of an image over the classes
+class InterClassLoss(nn.Module):
+    """T^2 (1 - Pearson's correlation) of each image's probabilities over the classes, batch mean (equation 9)."""
 
-    def __init__(self, temperature: float, standardised: bool) -> None:
+    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
         self.standardised = standardised
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """T^2 (1 - Pearson's correlation of the probabilities), mean over rows or columns."""
-        logits = [side["logits"][:, 0] for side in (student, teacher)]
-        if self.standardised:
-            logits = [standardise(values) for values in logits]
+    def forward(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """The loss of logits.
+
+        Raises:
+            UserError: unequal shapes.
+        """
+        logits = comparable(student, teacher, self.standardised)
         s, t = ((values / self.temperature).softmax(1) for values in logits)
-        correlation = pearson(s.T, t.T) if self.across else pearson(s, t)
-        return self.temperature**2 * (1 - correlation.mean())
+        return self.temperature**2 * (1 - self.correlation(s, t).mean())
+
+    def correlation(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, "_"]:
+        """Of probabilities, row by row."""
+        return pearson(student, teacher)
 
 
-class InterClass(_Relation):
-    """Of each image's predictions over the classes (equation 9)."""
+class IntraClassLoss(InterClassLoss):
+    """T^2 (1 - Pearson's correlation) of each class's probabilities over the batch (equation 10)."""
+
+    def correlation(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, "_"]:
+        """Of probabilities, column by column."""
+        return pearson(student.T, teacher.T)
 
 
-class IntraClass(_Relation):
-    """Of each class's predictions over the batch (equation 10)."""
+class DISTLoss(nn.Module):
+    """DIST: beta x the inter-class relation + gamma x the intra-class relation.
 
-    across = True
-    relates = True
+    Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, equations 9 to 11. The authors add it
+    to cross-entropy with weight 1; for ImageNet they take 1, 1 at T = 1. 0 or more. Relates the images of a batch.
+
+    Args:
+        beta: weight of each image's predictions over the classes.
+        gamma: weight of each class's predictions over the images.
+        temperature: T, above 0.
+        standardised: compare each row's z-scores (logit standardisation).
+
+    Example:
+        >>> logits = torch.randn(4, 10)
+        >>> abs(float(DISTLoss()(2 * logits, 2 * logits))) < 1e-4
+        True
+    """
+
+    def __init__(
+        self, beta: float = 2.0, gamma: float = 2.0, temperature: float = 4.0, standardised: bool = False
+    ) -> None:
+        super().__init__()
+        self.beta, self.gamma = beta, gamma
+        self.inter, self.intra = InterClassLoss(temperature, standardised), IntraClassLoss(temperature, standardised)
+
+    def forward(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """The weighted sum, of logits.
+
+        Raises:
+            UserError: unequal shapes.
+        """
+        loss: Tensor = self.beta * self.inter(student, teacher) + self.gamma * self.intra(student, teacher)
+        return loss
 
 
 def pearson(first: Float[Tensor, "R C"], second: Float[Tensor, "R C"]) -> Float[Tensor, "R"]:
@@ -70,8 +105,9 @@ def plan(
     """
     need_teacher(pair, "dist")
     need_positive(temperature=temperature)
+    taps = ("logits", "logits")
     loss: dict[str, tuple[float, Term]] = {
-        "inter": (beta, InterClass(temperature, standardised)),
-        "intra": (gamma, IntraClass(temperature, standardised)),
+        "inter": (beta, LossTerm(InterClassLoss(temperature, standardised), taps)),
+        "intra": (gamma, LossTerm(IntraClassLoss(temperature, standardised), taps, relates=True)),
     }
     return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim)

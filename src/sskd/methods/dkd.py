@@ -3,44 +3,47 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, row_kl, standardise, student_plan
+from sskd.methods.logits import comparable, row_kl
+from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, student_plan
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
 
 
-class _Decoupled(Term):
-    student_taps = ("logits",)
-    teacher_taps = ("logits",)
+class LabelLoss(nn.Module):
+    """A comparison of logits that reads the labels, batch mean. To be derived from."""
 
-    def __init__(self, temperature: float, warm_up: float, standardised: bool) -> None:
+    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
         super().__init__()
         self.temperature = temperature
-        self.warm_up = warm_up
         self.standardised = standardised
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Batch mean, times a factor that rises to 1 within the first `warm_up` epochs."""
-        target, prediction = teacher["logits"][:, 0], student["logits"][:, 0]
-        if self.standardised:
-            target, prediction = standardise(target), standardise(prediction)
-        loss = self.compare(target, prediction, batch.labels)
-        return loss * ((batch.epoch + 1) / self.warm_up).clamp(max=1) if self.warm_up else loss
+    def forward(
+        self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
+    ) -> Float[Tensor, ""]:
+        """The loss of logits.
+
+        Raises:
+            UserError: unequal shapes.
+        """
+        student, teacher = comparable(student, teacher, self.standardised)
+        return self.compare(student, teacher, labels)
 
     def compare(
-        self, teacher: Float[Tensor, "B K"], student: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
+        self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
     ) -> Float[Tensor, ""]:
+        """The loss of comparable logits."""
         raise NotImplementedError
 
 
-class TargetClass(_Decoupled):
+class TargetClassLoss(LabelLoss):
     """TCKD: T^2 KL of (probability of the label, probability of all others) (equation 7)."""
 
     def compare(
-        self, teacher: Float[Tensor, "B K"], student: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
+        self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
     ) -> Float[Tensor, ""]:
         """From logits: the log-odds of the label are a two-class problem's logits."""
         odds = (log_odds(logits / self.temperature, labels) for logits in (teacher, student))
@@ -48,11 +51,11 @@ class TargetClass(_Decoupled):
         return row_kl(t, s, 1.0).mean() * self.temperature**2
 
 
-class OtherClasses(_Decoupled):
+class OtherClassesLoss(LabelLoss):
     """NCKD: T^2 KL of the probabilities among the classes that are not the label (equation 7)."""
 
     def compare(
-        self, teacher: Float[Tensor, "B K"], student: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
+        self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
     ) -> Float[Tensor, ""]:
         """The label's logit is put so low that it has no share."""
         low = 1000.0 * F.one_hot(labels, teacher.shape[1])
@@ -64,6 +67,62 @@ def log_odds(logits: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]) -> Float[
     """log p(label) - log p(any other)."""
     own = F.one_hot(labels, logits.shape[1]).bool()
     return logits.gather(1, labels[:, None])[:, 0] - logits.masked_fill(own, -torch.inf).logsumexp(1)
+
+
+class DKDLoss(nn.Module):
+    """Decoupled knowledge distillation: alpha x TCKD + beta x NCKD, batch mean.
+
+    Zhao, Cui, Song, Qiu, Liang, CVPR 2022, equation 7. The authors add it to cross-entropy, both with weight 1, and
+    warm it up linearly over 20 epochs. With two classes NCKD is 0. 0 or more.
+
+    Args:
+        alpha: weight of the label's own probability.
+        beta: weight of the others; 8, or 2 for resnet56 -> resnet20, 6 for vgg13 and wide ResNets.
+        temperature: T, above 0.
+        standardised: compare each row's z-scores (logit standardisation).
+
+    Example:
+        >>> student, teacher = torch.randn(4, 10), torch.randn(4, 10)
+        >>> bool(DKDLoss()(student, teacher, torch.tensor([0, 1, 2, 3])) > 0)
+        True
+    """
+
+    def __init__(
+        self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardised: bool = False
+    ) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+        self.target_class = TargetClassLoss(temperature, standardised)
+        self.other_classes = OtherClassesLoss(temperature, standardised)
+
+    def forward(
+        self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]
+    ) -> Float[Tensor, ""]:
+        """The weighted sum, of logits.
+
+        Raises:
+            UserError: unequal shapes.
+        """
+        target, others = self.target_class(student, teacher, labels), self.other_classes(student, teacher, labels)
+        loss: Tensor = self.alpha * target + self.beta * others
+        return loss
+
+
+class Decoupled(Term):
+    """One half of DKD, TCKD or NCKD, times a factor that rises to 1 within the first `warm_up` epochs."""
+
+    student_taps = ("logits",)
+    teacher_taps = ("logits",)
+
+    def __init__(self, loss: LabelLoss, warm_up: float) -> None:
+        super().__init__()
+        self.loss = loss
+        self.warm_up = warm_up
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """Batch mean."""
+        loss: Tensor = self.loss(student["logits"][:, 0], teacher["logits"][:, 0], batch.labels)
+        return loss * ((batch.epoch + 1) / self.warm_up).clamp(max=1) if self.warm_up else loss
 
 
 def plan(
@@ -92,6 +151,9 @@ def plan(
     length, notes = scaled("warm_up", warm_up, epochs)
     if length < 0:
         raise UserError(f"warm_up is a number of epochs, 0 or more; got {length}.")
-    given = (temperature, length, standardised)
-    loss: dict[str, tuple[float, Term]] = {"tckd": (alpha, TargetClass(*given)), "nckd": (beta, OtherClasses(*given))}
+    given = (temperature, standardised)
+    loss: dict[str, tuple[float, Term]] = {
+        "tckd": (alpha, Decoupled(TargetClassLoss(*given), length)),
+        "nckd": (beta, Decoupled(OtherClassesLoss(*given), length)),
+    }
     return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim, notes)

@@ -3,24 +3,41 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import Regressor, match
-from sskd.methods.parts import initialisation, labels_and_kd, need_teacher, student_stage
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.adapters import Map, Regressor, check_map, match
+from sskd.methods.parts import LossTerm, initialisation, labels_and_kd, need_teacher, student_stage
+from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import align_one, need_map
-from sskd.views.pretext import Batch, Plain
+from sskd.views.pretext import Plain
 
 
-class Hint(Term):
-    """Mean squared error between the teacher's map and a convolution of the student's (equation 3; mean, no 1/2)."""
+class FitNetLoss(nn.Module):
+    """Hint: mean squared error between the teacher's map and a convolution of the student's.
 
-    def __init__(self, stage: tuple[str, str], regressor: nn.Module) -> None:
+    Romero et al., "FitNets", ICLR 2015, equation 3 (mean, without 1/2). The convolution is trained: give the loss's
+    parameters to the optimizer. 0 or more; usually weighed 100.
+
+    Args:
+        student_shape: channels, height and width of the student's map.
+        teacher_shape: of the teacher's.
+
+    Example:
+        >>> loss = FitNetLoss(student_shape=(16, 8, 8), teacher_shape=(32, 4, 4))
+        >>> loss(torch.rand(2, 16, 8, 8), torch.rand(2, 32, 4, 4)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, student_shape: Map, teacher_shape: Map) -> None:
         super().__init__()
-        self.student_taps, self.teacher_taps = (stage[0],), (stage[1],)
-        self.regressor = regressor
+        self.regressor = Regressor(student_shape, teacher_shape)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Maps are [B, V, C, H, W]."""
-        guess, hint = match(self.regressor(student[self.student_taps[0]][:, 0]), teacher[self.teacher_taps[0]][:, 0])
+    def forward(self, student: Float[Tensor, "B C H W"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:
+        """The loss of one map of each network.
+
+        Raises:
+            UserError: values that are no maps, or of other batches.
+        """
+        check_map(student, teacher)
+        guess, hint = match(self.regressor(student), teacher)
         return (guess - hint).square().mean()
 
 
@@ -46,7 +63,8 @@ def plan(
     """
     need_teacher(pair, "fitnet")
     s, t = align_one(pair, "fitnet", stage)
-    term = Hint((s, t), Regressor(need_map(pair, "fitnet", "student", s), need_map(pair, "fitnet", "teacher", t)))
+    hint = FitNetLoss(need_map(pair, "fitnet", "student", s), need_map(pair, "fitnet", "teacher", t))
+    term = LossTerm(hint, (s, t))
     loss = labels_and_kd(ce_weight, kd_weight)
     if not init_epochs:
         return Plan((student_stage(loss | {"hint": (weight, term)}, epochs, optim),), Plain())

@@ -4,34 +4,44 @@ import itertools
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.adapters import match
-from sskd.methods.parts import initialisation, labels_and_kd, need_teacher, student_stage
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.methods.stages import Aligned, Scaled, align, need_neighbours, scaled
-from sskd.views.pretext import Batch, Plain
+from sskd.methods.adapters import Maps, check_channels, match
+from sskd.methods.parts import LossTerm, initialisation, labels_and_kd, need_teacher, student_stage
+from sskd.methods.plan import Optim, Pair, Plan
+from sskd.methods.stages import Scaled, align, need_neighbours, scaled
+from sskd.views.pretext import Plain
 
 
-class Flow(Term):
-    """Mean squared difference of flow matrices, summed over neighbouring maps (equations 1 and 2, all weights 1).
+class FSPLoss(nn.Module):
+    """Flow of solution procedure: mean squared difference of flow matrices, summed over neighbouring maps.
 
-    A flow matrix holds the mean over positions of the products of two maps' channels; the larger map is averaged to
-    the smaller's size (the paper takes maxima, and sums over the matrix instead of averaging).
+    Yim, Joo, Bae, Kim, CVPR 2017, equations 1 and 2, all weights 1. A flow matrix holds the mean over positions of the
+    products of two maps' channels; the larger map is averaged to the smaller's size (the paper takes maxima, and sums
+    over the matrix instead of averaging). Both networks need equal channels. 0 or more.
+
+    Example:
+        >>> maps = [torch.rand(2, 8, 4, 4), torch.rand(2, 16, 2, 2)]
+        >>> float(FSPLoss()(maps, maps))
+        0.0
     """
 
-    def __init__(self, aligned: Aligned) -> None:
-        super().__init__()
-        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*aligned, strict=True))
+    def each(self, student: Maps, teacher: Maps) -> list[Float[Tensor, ""]]:
+        """The difference for each pair of neighbours.
 
-    def each(self, student: Outputs, teacher: Outputs) -> list[Float[Tensor, ""]]:
-        """The difference for each pair of neighbours."""
-        sides = ([student[tap][:, 0] for tap in self.student_taps], [teacher[tap][:, 0] for tap in self.teacher_taps])
-        flows = ([flow(a, b) for a, b in itertools.pairwise(maps)] for maps in sides)
+        Raises:
+            UserError: fewer than two stages, unequal numbers of them, unequal channels, other batches.
+        """
+        check_channels(student, teacher)
+        flows = ([flow(a, b) for a, b in itertools.pairwise(maps)] for maps in (student, teacher))
         return [(s - t).square().mean() for s, t in zip(*flows, strict=True)]
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Maps are [B, V, C, H, W]."""
+    def forward(self, student: Maps, teacher: Maps) -> Float[Tensor, ""]:
+        """Sum over neighbours, of maps [B, C, H, W] from shallow to deep.
+
+        Raises:
+            UserError: see `each`.
+        """
         return torch.stack(self.each(student, teacher)).sum()
 
 
@@ -65,6 +75,6 @@ def plan(
     aligned = (*stem, *align(pair, "fsp", stages))
     need_neighbours(pair, "fsp", aligned, "products of channels")
     length, notes = scaled("init_epochs", init_epochs, epochs)
-    init = initialisation(pair, {"fsp": (weight, Flow(aligned))}, length, init_lr, optim)
+    init = initialisation(pair, {"fsp": (weight, LossTerm(FSPLoss(), aligned))}, length, init_lr, optim)
     student = student_stage(labels_and_kd(ce_weight, kd_weight), epochs, optim)
     return Plan((init, student), Plain(), notes=notes)

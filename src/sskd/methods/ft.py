@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.adapters import match
+from sskd.methods.adapters import check_map, match
 from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, seeded, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.methods.stages import Scaled, align_one, need_map, scaled
@@ -44,6 +44,30 @@ class Translator(nn.Module):
         self.encoder = _layers((channels, channels, factors, factors), norm=True)
 
 
+class FTLoss(nn.Module):
+    """Factor transfer: mean absolute difference of the factors' channel means of squares, each of unit length.
+
+    Kim, Park, Kwak, NeurIPS 2018, equations 2 and 3 with p = 1. The paper normalises the factors themselves; this is
+    its released code's way. Factors are what a `Translator` makes of the student's maps and a `Paraphraser`'s encoder
+    of the teacher's. Where sizes differ the larger are averaged to the smaller. 0 or more; usually weighed 200.
+
+    Example:
+        >>> factors = torch.rand(2, 8, 4, 4)
+        >>> float(FTLoss()(factors, factors))
+        0.0
+    """
+
+    def forward(self, student: Float[Tensor, "B C H W"], teacher: Float[Tensor, "B D h w"]) -> Float[Tensor, ""]:
+        """The loss of factors, mean over images and positions.
+
+        Raises:
+            UserError: values that are no maps, or of other batches.
+        """
+        check_map(student, teacher)
+        s, t = match(student, teacher)
+        return (_strength(s) - _strength(t)).abs().mean()
+
+
 class Reconstruction(Term):
     """Mean squared error of the paraphraser (equation 1)."""
 
@@ -60,23 +84,20 @@ class Reconstruction(Term):
 
 
 class Factors(Term):
-    """Mean absolute difference of the factors' channel means of squares, each of unit length (equations 2-3, p = 1).
-
-    The paper normalises the factors themselves; this is its released code's way. Where sizes differ the larger
-    factors are averaged to the smaller.
-    """
+    """The loss of the student's factors, by a translator, and of the teacher's, by its paraphraser."""
 
     def __init__(self, stage: tuple[str, str], translator: Translator, paraphraser: Paraphraser) -> None:
         super().__init__()
         self.student_taps, self.teacher_taps = (stage[0],), (stage[1],)
         self.translator = translator
         self.borrowed = (paraphraser,)
+        self.compare = FTLoss()
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Mean over images and positions."""
         theirs = self.borrowed[0].encoder(teacher[self.teacher_taps[0]][:, 0])
-        s, t = match(self.translator.encoder(student[self.student_taps[0]][:, 0]), theirs)
-        return (_strength(s) - _strength(t)).abs().mean()
+        loss: Tensor = self.compare(self.translator.encoder(student[self.student_taps[0]][:, 0]), theirs)
+        return loss
 
 
 def _strength(factors: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H*W"]:

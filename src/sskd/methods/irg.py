@@ -3,69 +3,100 @@
 The paper published no code; terms and weights are those of a public re-implementation.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.adapters import pooled
-from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.adapters import Maps, check_maps, pooled
+from sskd.methods.logits import check_batch, check_logits
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan, Term
 from sskd.methods.stages import align, need_vector
-from sskd.views.pretext import Batch
 
-Taps = tuple[str, str]
 _EPS = 1e-12
 
 
-class Vertices(Term):
+class VertexLoss(nn.Module):
     """Mean squared difference of the logits."""
 
-    student_taps = ("logits",)
-    teacher_taps = ("logits",)
+    def forward(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+        """Mean over everything.
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Mean over everything."""
-        return F.mse_loss(student["logits"][:, 0], teacher["logits"][:, 0])
-
-
-class Edges(Term):
-    """Mean squared difference of the squared distances between images, each matrix over its largest entry.
-
-    The mean of three: of the classifier's input and of two maps. The sides' shapes need not agree.
-    """
-
-    relates = True
-
-    def __init__(self, first: Taps, second: Taps) -> None:
-        super().__init__()
-        self.student_taps, self.teacher_taps = ((*side, "pooled") for side in zip(first, second, strict=True))
-
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Mean over the three."""
-        taps = zip(self.student_taps, self.teacher_taps, strict=True)
-        parts = [F.mse_loss(edges(student[s][:, 0]), edges(teacher[t][:, 0])) for s, t in taps]
-        return torch.stack(parts).mean()
+        Raises:
+            UserError: unequal shapes.
+        """
+        check_logits(student, teacher)
+        return F.mse_loss(student, teacher)
 
 
-class Transformations(Term):
+class EdgeLoss(nn.Module):
+    """Mean squared difference of the squared distances between images, each matrix over its largest entry."""
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Float[Tensor, ""]:
+        """The mean over several values [B, ...] of each network, whose shapes need not agree.
+
+        Raises:
+            UserError: other numbers of images.
+        """
+        for s, t in zip(student, teacher, strict=True):
+            check_batch(s, t)
+        return torch.stack([F.mse_loss(edges(s), edges(t)) for s, t in zip(student, teacher, strict=True)]).mean()
+
+
+class TransformationLoss(nn.Module):
     """Mean squared difference of how far each image moves from one map to the next, over the batch's largest.
 
     The first map is averaged to the second's size; the second's channels, in neighbouring groups, to the first's.
     """
 
-    relates = True
+    def forward(self, student: Maps, teacher: Maps) -> Float[Tensor, ""]:
+        """Mean over the batch, of two maps [B, C, H, W] of each network.
 
-    def __init__(self, first: Taps, second: Taps) -> None:
+        Raises:
+            UserError: other than two maps; values that are no maps, or of other batches.
+        """
+        check_maps(student, teacher)
+        if len(student) != 2:
+            raise UserError(f"This loss compares two maps of each network; it was given {len(student)}.")
+        return F.mse_loss(moved(*student), moved(*teacher))
+
+
+class IRGLoss(nn.Module):
+    """Instance relationship graph: .1 x vertices + 5 x edges + 5 x transformations.
+
+    Liu et al., CVPR 2019, with the weights of a public re-implementation. 0 or more. Relates the images of a batch.
+
+    Example:
+        >>> maps = [torch.rand(4, 8, 4, 4), torch.rand(4, 16, 2, 2)]
+        >>> values = (torch.rand(4, 10), torch.rand(4, 16), maps)  # logits, features, two maps
+        >>> float(IRGLoss()(values, values))
+        0.0
+    """
+
+    def __init__(
+        self, vertex_weight: float = 0.1, edge_weight: float = 5.0, transformation_weight: float = 5.0
+    ) -> None:
         super().__init__()
-        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(first, second, strict=True))
+        self.vertex, self.edge, self.transformation = VertexLoss(), EdgeLoss(), TransformationLoss()
+        self.weights = (vertex_weight, edge_weight, transformation_weight)
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Mean over the batch."""
-        sides = ((student, self.student_taps), (teacher, self.teacher_taps))
-        s, t = (moved(*(outputs[tap][:, 0] for tap in taps)) for outputs, taps in sides)
-        return F.mse_loss(s, t)
+    def forward(self, student: tuple[Tensor, Tensor, Maps], teacher: tuple[Tensor, Tensor, Maps]) -> Float[Tensor, ""]:
+        """The weighted sum, of logits [B, K], features [B, D] and two maps [B, C, H, W] of each network.
+
+        Raises:
+            UserError: logits of other shapes; other than two maps; other batches.
+        """
+        (s_logits, s_pooled, s_maps), (t_logits, t_pooled, t_maps) = student, teacher
+        parts = (
+            self.vertex(s_logits, t_logits),
+            self.edge([*s_maps, s_pooled], [*t_maps, t_pooled]),
+            self.transformation(s_maps, t_maps),
+        )
+        return torch.stack([weight * part for weight, part in zip(self.weights, parts, strict=True)]).sum()
 
 
 def edges(values: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
@@ -111,8 +142,8 @@ def plan(
     if len(aligned) != 2:
         raise UserError(f"irg compares two maps; --options.stages names {len(aligned)}: {', '.join(stages)}.")
     loss: dict[str, tuple[float, Term]] = {
-        "vertex": (vertex_weight, Vertices()),
-        "edge": (edge_weight, Edges(*aligned)),
-        "transformation": (transformation_weight, Transformations(*aligned)),
+        "vertex": (vertex_weight, LossTerm(VertexLoss(), ("logits", "logits"))),
+        "edge": (edge_weight, LossTerm(EdgeLoss(), (*aligned, ("pooled", "pooled")), relates=True)),
+        "transformation": (transformation_weight, LossTerm(TransformationLoss(), aligned, relates=True)),
     }
     return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim)

@@ -5,46 +5,57 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
-from sskd.methods.stages import Aligned, align, need_neighbours
-from sskd.views.pretext import Batch
+from sskd.methods.adapters import Maps, check_channels
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan
+from sskd.methods.stages import align, need_neighbours
 
 _CANDIDATES = 4  # of the student's directions, one of which is taken
 _SPREAD = 8.0
 
 
-class SingularVectors(Term):
-    """How a map's main direction among its channels follows from that of the map before (section 3, k = 1).
+class KDSVDLoss(nn.Module):
+    """How a map's main direction among its channels follows from that of the map before.
+
+    Lee, Kim, Song, ECCV 2018, section 3, k = 1. Both networks need equal channels. 0 or more.
 
     Each image's map, as positions x channels, has a leading right singular vector. Of the student's first four the one
     nearest to the teacher's is taken, with its sign. exp(-(difference)^2 / 8) of each channel of a map with each of
     the map before is compared with the teacher's: squared difference, summed, batch mean, summed over neighbours.
     The paper's alternating of the two losses' gradients is left out, as in all tables of the field. On a GPU the
-    decompositions wait for the device: the one term that does.
+    decompositions wait for the device: the one loss that does.
+
+    Example:
+        >>> maps = [torch.rand(2, 8, 4, 4), torch.rand(2, 16, 4, 4)]
+        >>> float(KDSVDLoss()(maps, maps)) < 1e-6
+        True
     """
 
-    def __init__(self, aligned: Aligned) -> None:
-        super().__init__()
-        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*aligned, strict=True))
+    def each(self, student: Maps, teacher: Maps) -> list[Float[Tensor, ""]]:
+        """The difference for each pair of neighbours.
 
-    def each(self, student: Outputs, teacher: Outputs) -> list[Float[Tensor, ""]]:
-        """The difference for each pair of neighbours."""
-        taps = zip(self.student_taps, self.teacher_taps, strict=True)
+        Raises:
+            UserError: fewer than two stages, unequal numbers of them, unequal channels, other batches.
+        """
+        check_channels(student, teacher)
         directions = []
-        for s, t in taps:
-            theirs = leading(teacher[t][:, 0])
-            directions.append((nearest(candidates(student[s][:, 0]), theirs), theirs))
+        for s, t in zip(student, teacher, strict=True):
+            theirs = leading(t)
+            directions.append((nearest(candidates(s), theirs), theirs))
         following = itertools.pairwise(directions)
         return [
             (_relation(s, s_next) - _relation(t, t_next)).square().sum((1, 2)).mean()
             for (s, t), (s_next, t_next) in following
         ]
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Maps are [B, V, C, H, W]."""
+    def forward(self, student: Maps, teacher: Maps) -> Float[Tensor, ""]:
+        """Sum over neighbours, of maps [B, C, H, W] from shallow to deep.
+
+        Raises:
+            UserError: see `each`.
+        """
         return torch.stack(self.each(student, teacher)).sum()
 
 
@@ -124,6 +135,5 @@ def plan(
     need_teacher(pair, "kdsvd")
     aligned = align(pair, "kdsvd", stages)
     need_neighbours(pair, "kdsvd", aligned, "directions among channels")
-    return student_plan(
-        labels_and_kd(ce_weight, kd_weight) | {"kdsvd": (weight, SingularVectors(aligned))}, epochs, optim
-    )
+    term = LossTerm(KDSVDLoss(), aligned)
+    return student_plan(labels_and_kd(ce_weight, kd_weight) | {"kdsvd": (weight, term)}, epochs, optim)

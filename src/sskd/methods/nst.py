@@ -5,17 +5,23 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sskd.methods.adapters import match
-from sskd.methods.parts import PerStage, labels_and_kd, need_teacher, student_plan
+from sskd.methods.adapters import StageLoss, match
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import align
 
 
-class Selectivity(PerStage):
-    """Squared MMD of the channels' activation patterns with the kernel (x . y)^2 (equations 6 and 8), batch mean.
+class NSTLoss(StageLoss):
+    """Neuron selectivity transfer: squared MMD of the channels' activation patterns with the kernel (x . y)^2.
 
-    A channel's pattern over the H W positions is one sample, of unit length. Where sizes differ the larger maps are
-    averaged to the smaller. Summed over stages; the paper matches the last maps alone.
+    Huang, Wang, 2017, equations 6 and 8, batch mean. A channel's pattern over the H W positions is one sample, of unit
+    length. Where sizes differ the larger maps are averaged to the smaller. Summed over stages; the paper matches the
+    last maps alone. 0 or more; usually weighed 50.
+
+    Example:
+        >>> maps = torch.rand(2, 8, 4, 4)
+        >>> abs(float(NSTLoss()([maps], [maps]))) < 1e-6
+        True
     """
 
     def compare(
@@ -46,5 +52,5 @@ def plan(
         UserError: no teacher; stages that cannot be compared.
     """
     need_teacher(pair, "nst")
-    term = Selectivity(align(pair, "nst", stages))
+    term = LossTerm(NSTLoss(), align(pair, "nst", stages))
     return student_plan(labels_and_kd(ce_weight, kd_weight) | {"nst": (weight, term)}, epochs, optim)

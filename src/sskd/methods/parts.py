@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError
+from sskd.methods.logits import KDLoss
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.methods.stages import Aligned
 from sskd.views.pretext import Batch, Plain
@@ -27,59 +28,45 @@ class CrossEntropy(Term):
         return F.cross_entropy(student["logits"][:, 0], batch.labels)
 
 
-def row_kl(teacher: Float[Tensor, "M K"], student: Float[Tensor, "M K"], temperature: float) -> Float[Tensor, "M"]:
-    """T^2 KL(teacher || student) of each row's softmax at temperature T (Hinton et al. 2015, section 2)."""
-    target = F.log_softmax(teacher / temperature, dim=1)
-    prediction = F.log_softmax(student / temperature, dim=1)
-    return F.kl_div(prediction, target, reduction="none", log_target=True).sum(1) * temperature**2
+class LossTerm(Term):
+    """A term that gives a loss of `sskd.losses` the values at its taps, of view 0.
 
+    `loss(student, teacher)` takes one tensor of each side, or a list of each where `aligned` is a sequence of pairs.
+    What the loss owns is trained with the student.
+    """
 
-def standardise(logits: Float[Tensor, "M K"]) -> Float[Tensor, "M K"]:
-    """Each row's z-score: Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024."""
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + 1e-7)
-
-
-class SoftTargets(Term):
-    """T^2 KL(teacher || student) on view 0, averaged over the batch: Hinton et al. 2015, section 2."""
-
-    student_taps = ("logits",)
-    teacher_taps = ("logits",)
-
-    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
+    def __init__(self, loss: nn.Module, aligned: Aligned | tuple[str, str], relates: bool = False) -> None:
         super().__init__()
-        self.temperature = temperature
-        self.standardised = standardised
+        self.loss = loss
+        self.listed = not isinstance(aligned[0], str)
+        pairs = aligned if self.listed else (aligned,)
+        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*pairs, strict=True))
+        self.relates = relates
+        self.register_load_state_dict_pre_hook(_loss_keys)  # type: ignore[no-untyped-call]
+
+    def values(self, student: Outputs, teacher: Outputs) -> tuple[Any, Any]:
+        """What the loss is given of each side."""
+        sides = ((student, self.student_taps), (teacher, self.teacher_taps))
+        s, t = ([outputs[tap][:, 0] for tap in taps] for outputs, taps in sides)
+        return (s, t) if self.listed else (s[0], t[0])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Logits are [B, V, K]."""
-        target, prediction = teacher["logits"][:, 0], student["logits"][:, 0]
-        if self.standardised:
-            target, prediction = standardise(target), standardise(prediction)
-        return row_kl(target, prediction, self.temperature).mean()
+        """The loss, of values [B, V, ...]."""
+        loss: Tensor = self.loss(*self.values(student, teacher))
+        return loss
 
 
-def error_level(logits: Float[Tensor, "M K"], answer: Int64[Tensor, "M"]) -> Int64[Tensor, "M"]:
-    """The rank of the right answer: how many entries are strictly greater (0 = correct; SSKD's "error level")."""
-    right = logits.gather(1, answer[:, None])
-    return (logits > right).sum(1)
+def _loss_keys(term: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Checkpoints of version 0.1 have what a loss owns without `loss.` before it."""
+    for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}loss.")]:
+        state[f"{prefix}loss.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
-def select(level: Int64[Tensor, "M"], ratio: float) -> Bool[Tensor, "M"]:
-    """Selective transfer: all correct rows and the first int(ratio x wrong) others by error level, ties in row order.
+class SoftTargets(LossTerm):
+    """KD on the predictions."""
 
-    A mask and not a list of rows: the shape does not depend on the values, so nothing waits for the device and the
-    step compiles as one graph.
-    """
-    wrong = (level > 0).sum()
-    kept = (len(level) - wrong) + (wrong.double() * ratio).long()
-    # The inverse of a stable sort is each row's place in it.
-    place = torch.argsort(torch.argsort(level, stable=True))
-    return place < kept
-
-
-def masked_mean(values: Float[Tensor, "M"], mask: Bool[Tensor, "M"]) -> Float[Tensor, ""]:
-    """Mean of the kept values; 0 where none is kept."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
+        super().__init__(KDLoss(temperature, standardised), ("logits", "logits"))
 
 
 def seeded(build: Callable[[], M], seed: int = 0) -> M:
@@ -87,29 +74,6 @@ def seeded(build: Callable[[], M], seed: int = 0) -> M:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
-
-
-class PerStage(Term):
-    """The sum of one comparison for each pair of stages."""
-
-    def __init__(self, aligned: Aligned) -> None:
-        super().__init__()
-        self.student_taps, self.teacher_taps = (tuple(side) for side in zip(*aligned, strict=True))
-
-    def each(self, student: Outputs, teacher: Outputs) -> list[Float[Tensor, ""]]:
-        """The comparison of each pair."""
-        taps = zip(self.student_taps, self.teacher_taps, strict=True)
-        return [self.compare(i, student[s][:, 0], teacher[t][:, 0]) for i, (s, t) in enumerate(taps)]
-
-    def compare(
-        self, i: int, student: Float[Tensor, "B C H W"], teacher: Float[Tensor, "B D h w"]
-    ) -> Float[Tensor, ""]:
-        """The i-th pair's loss."""
-        raise NotImplementedError
-
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Sum over the pairs."""
-        return torch.stack(self.each(student, teacher)).sum()
 
 
 def labels_and_kd(ce_weight: float, kd_weight: float) -> dict[str, tuple[float, Term]]:

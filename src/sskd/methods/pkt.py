@@ -2,29 +2,36 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.logits import check_batch
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import need_vector
-from sskd.views.pretext import Batch
 
 _EPS = 1e-7
 
 
-class Probabilities(Term):
-    """KL of the conditional probabilities of the batch's images given each other, from cosines (equations 6, 7, 11).
+class PKTLoss(nn.Module):
+    """Probabilistic knowledge transfer: KL of the probabilities of a batch's images given each other, from cosines.
 
-    As in the authors' code: an image counts as its own neighbour, and the mean is over all B^2 entries.
+    Passalis, Tefas, ECCV 2018, equations 6, 7 and 11. As in the authors' code an image counts as its own neighbour, and
+    the mean is over all B^2 entries. 0 or more; usually weighed 30000.
+
+    Example:
+        >>> features = torch.rand(4, 8)
+        >>> abs(float(PKTLoss()(features, 2 * features))) < 1e-6
+        True
     """
 
-    student_taps = ("pooled",)
-    teacher_taps = ("pooled",)
-    relates = True
+    def forward(self, student: Float[Tensor, "B D"], teacher: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+        """The loss of features; the two widths need not agree.
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Features are [B, V, D]; the two widths need not agree."""
-        s, t = neighbours(student["pooled"][:, 0]), neighbours(teacher["pooled"][:, 0])
+        Raises:
+            UserError: other numbers of images.
+        """
+        check_batch(student, teacher)
+        s, t = neighbours(student), neighbours(teacher)
         return (t * ((t + _EPS).log() - (s + _EPS).log())).mean()
 
 
@@ -52,4 +59,5 @@ def plan(
     need_teacher(pair, "pkt")
     for side in ("student", "teacher"):
         need_vector(pair, "pkt", side)
-    return student_plan(labels_and_kd(ce_weight, kd_weight) | {"pkt": (weight, Probabilities())}, epochs, optim)
+    term = LossTerm(PKTLoss(), ("pooled", "pooled"), relates=True)
+    return student_plan(labels_and_kd(ce_weight, kd_weight) | {"pkt": (weight, term)}, epochs, optim)

@@ -3,39 +3,69 @@
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.logits import check_batch
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan, Term
 from sskd.methods.stages import need_vector
-from sskd.views.pretext import Batch
 
 
-class Distances(Term):
-    """Smooth L1 of the distances between the batch's images, each over their mean (equations 5-7).
+class RKDDistanceLoss(nn.Module):
+    """Smooth L1 of the distances between a batch's images, each over their mean.
 
-    The mean is over the distances above 0, and the loss over all B^2 pairs, as in the authors' code.
+    Park, Kim, Lu, Cho, "Relational Knowledge Distillation", CVPR 2019, equations 5 to 7. The mean is over the distances
+    above 0, and the loss over all B^2 pairs, as in the authors' code.
     """
 
-    student_taps = ("pooled",)
-    teacher_taps = ("pooled",)
-    relates = True
+    def forward(self, student: Float[Tensor, "B D"], teacher: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+        """The loss of features; the two widths need not agree.
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Features are [B, V, D]; the two widths need not agree."""
-        return F.smooth_l1_loss(_scaled(student["pooled"][:, 0]), _scaled(teacher["pooled"][:, 0]))
+        Raises:
+            UserError: other numbers of images.
+        """
+        check_batch(student, teacher)
+        return F.smooth_l1_loss(_scaled(student), _scaled(teacher))
 
 
-class Angles(Term):
-    """Smooth L1 of the angles' cosines at each image of each triplet (equations 8-10)."""
+class RKDAngleLoss(nn.Module):
+    """Smooth L1 of the angles' cosines at each image of each triplet of a batch (equations 8 to 10)."""
 
-    student_taps = ("pooled",)
-    teacher_taps = ("pooled",)
-    relates = True
+    def forward(self, student: Float[Tensor, "B D"], teacher: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+        """The loss of features; the two widths need not agree.
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Features are [B, V, D]; the two widths need not agree."""
-        return F.smooth_l1_loss(_cosines(student["pooled"][:, 0]), _cosines(teacher["pooled"][:, 0]))
+        Raises:
+            UserError: other numbers of images.
+        """
+        check_batch(student, teacher)
+        return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
+
+
+class RKDLoss(nn.Module):
+    """Relational knowledge distillation: 25 x the distances' loss + 50 x the angles'.
+
+    Park, Kim, Lu, Cho, CVPR 2019, with the authors' weights. 0 or more. Relates the images of a batch.
+
+    Example:
+        >>> features = torch.rand(4, 8)
+        >>> abs(float(RKDLoss()(features, 2 * features))) < 1e-4
+        True
+    """
+
+    def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
+        super().__init__()
+        self.distance, self.angle = RKDDistanceLoss(), RKDAngleLoss()
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+
+    def forward(self, student: Float[Tensor, "B D"], teacher: Float[Tensor, "B E"]) -> Float[Tensor, ""]:
+        """The weighted sum, of features; the two widths need not agree.
+
+        Raises:
+            UserError: other numbers of images.
+        """
+        distances, angles = self.distance(student, teacher), self.angle(student, teacher)
+        loss: Tensor = self.distance_weight * distances + self.angle_weight * angles
+        return loss
 
 
 def _scaled(z: Float[Tensor, "B D"]) -> Float[Tensor, "B B"]:
@@ -70,7 +100,7 @@ def plan(
     for side in ("student", "teacher"):
         need_vector(pair, "rkd", side)
     loss: dict[str, tuple[float, Term]] = {
-        "distance": (distance_weight, Distances()),
-        "angle": (angle_weight, Angles()),
+        "distance": (distance_weight, LossTerm(RKDDistanceLoss(), ("pooled", "pooled"), relates=True)),
+        "angle": (angle_weight, LossTerm(RKDAngleLoss(), ("pooled", "pooled"), relates=True)),
     }
     return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim)

@@ -2,32 +2,39 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
-from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
+from sskd.methods.logits import check_batch
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
+from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import align_one
-from sskd.views.pretext import Batch
 
 
-class SimilarityPreserving(Term):
-    """|| G_t - G_s ||_F^2 / B^2, G the images' inner products with each other, rows of unit length (equations 1-4)."""
+class SPLoss(nn.Module):
+    """Similarity preserving: || G_t - G_s ||_F^2 / B^2, G the inner products of a batch's images with each other.
 
-    relates = True
+    Tung, Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, equations 1 to 4; rows of G have unit length.
+    0 or more; usually weighed 3000. Relates the images of a batch: with several processes gather their values first.
 
-    def __init__(self, stage: tuple[str, str]) -> None:
-        super().__init__()
-        self.student_taps, self.teacher_taps = (stage[0],), (stage[1],)
+    Example:
+        >>> maps = torch.rand(4, 8, 2, 2)
+        >>> float(SPLoss()(maps, 2 * maps)) < 1e-12
+        True
+    """
 
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
-        """Maps are [B, V, C, H, W]; the two sides' shapes need not agree."""
-        s, t = (gram(side[tap][:, 0]) for side, (tap,) in ((student, self.student_taps), (teacher, self.teacher_taps)))
-        return (t - s).square().mean()
+    def forward(self, student: Float[Tensor, "B ..."], teacher: Float[Tensor, "B ..."]) -> Float[Tensor, ""]:
+        """The loss of maps or features [B, ...]; the two sides' shapes need not agree.
+
+        Raises:
+            UserError: other numbers of images.
+        """
+        check_batch(student, teacher)
+        return (gram(teacher) - gram(student)).square().mean()
 
 
-def gram(maps: Float[Tensor, "B C H W"]) -> Float[Tensor, "B B"]:
-    """Inner products of the images' maps, each row of unit length."""
-    flat = maps.flatten(1)
+def gram(values: Float[Tensor, "B ..."]) -> Float[Tensor, "B B"]:
+    """Inner products of the images' values, each row of unit length."""
+    flat = values.flatten(1)
     return F.normalize(flat @ flat.T)
 
 
@@ -47,5 +54,5 @@ def plan(
         UserError: no teacher; a stage that is not there, or gives no maps.
     """
     need_teacher(pair, "sp")
-    term = SimilarityPreserving(align_one(pair, "sp", stage))
+    term = LossTerm(SPLoss(), align_one(pair, "sp", stage), relates=True)
     return student_plan(labels_and_kd(ce_weight, kd_weight) | {"sp": (weight, term)}, epochs, optim)

@@ -12,29 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sskd.errors import UserError
-from sskd.methods.parts import (
-    CrossEntropy,
-    SoftTargets,
-    error_level,
-    masked_mean,
-    need_positive,
-    need_teacher,
-    row_kl,
-    seeded,
-    select,
-)
+from sskd.methods.logits import error_level, row_kl, select, selective_kl
+from sskd.methods.parts import CrossEntropy, SoftTargets, need_positive, need_teacher, seeded
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
+from sskd.methods.sskd_loss import need_ratios, weights_of
 from sskd.methods.stages import Scaled, need_vector, scaled
 from sskd.views.find import pretext_of
 from sskd.views.pretext import Batch, Drawn, Pretext
-
-# The published sources disagree on the last two: the released code, the arXiv version, the supplement.
-PRESETS: dict[str, dict[str, float]] = {
-    "released": {"ce": 0.1, "kd": 0.9, "tf": 2.7, "ss": 10.0},
-    "arxiv": {"ce": 0.1, "kd": 0.9, "tf": 10.0, "ss": 2.7},
-    "supplement": {"ce": 0.1, "kd": 0.9, "tf": 5.0, "ss": 3.0},
-}
 
 
 class Asking(Term):
@@ -91,12 +75,14 @@ class Transformed(Term):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Mean over the rows that selective transfer keeps; a row's right answer is the image's label."""
         target, prediction = (side["logits"][:, 1:].flatten(0, 1) for side in (teacher, student))
-        return masked_mean(row_kl(target, prediction, self.temperature), self._kept(teacher, batch))
+        return selective_kl(prediction, target, self._answers(teacher, batch), self.temperature, self.ratio)
+
+    def _answers(self, teacher: Outputs, batch: Batch) -> Int64[Tensor, "M"]:
+        return batch.labels.repeat_interleave(teacher["logits"].shape[1] - 1)
 
     def _kept(self, teacher: Outputs, batch: Batch) -> Tensor:
-        logits = teacher["logits"][:, 1:]
-        labels = batch.labels.repeat_interleave(logits.shape[1])
-        return select(error_level(logits.flatten(0, 1), labels), self.ratio)
+        level = error_level(teacher["logits"][:, 1:].flatten(0, 1), self._answers(teacher, batch))
+        return select(level, self.ratio)
 
     def watch(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """`tf_kept`: the fraction of rows that are transferred."""
@@ -136,8 +122,10 @@ class Similarity(Asking):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Mean over the rows; of a selective pretext's, over those kept: a row's right answer is its own image."""
         target = self.answers(self.borrowed[0], teacher, batch)
-        rows = row_kl(target, self.answers(self.head, student, batch), self.temperature)
-        return masked_mean(rows, self._kept(target, batch)) if self.pretext.selective else rows.mean()
+        prediction = self.answers(self.head, student, batch)
+        if not self.pretext.selective:
+            return row_kl(target, prediction, self.temperature).mean()
+        return selective_kl(prediction, target, self.target(batch), self.temperature, self.ratio)
 
     def _kept(self, target: Float[Tensor, "M K"], batch: Batch) -> Tensor:
         return select(error_level(target, self.target(batch)), self.ratio)
@@ -149,17 +137,6 @@ class Similarity(Asking):
             target = self.answers(self.borrowed[0], teacher, batch)
             seen["ss_kept"] = self._kept(target, batch).float().mean()
         return seen
-
-
-def need_ratios(**ratios: float) -> None:
-    """The options of selective transfer, by name.
-
-    Raises:
-        UserError: one is outside of 0..1.
-    """
-    for name, ratio in ratios.items():
-        if not 0 <= ratio <= 1:
-            raise UserError(f"{name} is the share of wrong rows to transfer, from 0 to 1; got {ratio}.")
 
 
 def plan(
@@ -198,8 +175,6 @@ def plan(
     need_teacher(pair, "sskd")
     length, said = scaled("head_epochs", head_epochs, epochs)
     need_positive(temperature=temperature, ss_temperature=ss_temperature, head_epochs=length, head_lr=head_lr)
-    if preset not in PRESETS:
-        raise UserError(f"preset is one of {', '.join(PRESETS)}; got {preset!r}.")
     need_ratios(ratio_tf=ratio_tf, ratio_ss=ratio_ss)
     need_positive(answers=answers)
     task, notes = pretext_of(pretext, transformations, answers, pair.data)
@@ -207,8 +182,7 @@ def plan(
     teacher_head = seeded(lambda: task.head(widths["teacher"], pair.data))
     student_head = task.head(widths["student"], pair.data)
     notes += task.notes({"teacher": teacher_head, "student": student_head})
-    given = {"ce": ce, "kd": kd, "tf": tf, "ss": ss}
-    weights = PRESETS[preset] | {name: weight for name, weight in given.items() if weight is not None}
+    weights = weights_of(preset, {"ce": ce, "kd": kd, "tf": tf, "ss": ss})
     terms: dict[str, Term] = {
         "ce": CrossEntropy(),
         "kd": SoftTargets(temperature),

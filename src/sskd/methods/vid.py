@@ -1,29 +1,43 @@
 """VID: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019, arXiv 1904.05835."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import match
-from sskd.methods.parts import PerStage, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.adapters import StageLoss, match
+from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
-from sskd.methods.stages import Aligned, align, need_map
+from sskd.methods.stages import align, need_map
 
 _EPS = 1e-5
 
 
-class Variational(PerStage):
-    """Negative log-likelihood of the teacher's maps under a Gaussian whose mean is made of the student's (equation 5).
+class VIDLoss(StageLoss):
+    """Variational information distillation: how unlikely the teacher's maps are, given the student's.
 
-    0.5 ((mu - t)^2 / var + log var), averaged over everything, summed over stages; one variance for each channel.
-    Where sizes differ the larger maps are averaged to the smaller.
+    Ahn et al., CVPR 2019, equation 5: 0.5 ((mu - t)^2 / var + log var), averaged over everything, summed over stages.
+    mu is made of the student's maps by three 1x1 convolutions; there is one learned variance for each channel. Give the
+    loss's parameters to the optimizer. May be negative. Where sizes differ the larger maps are averaged to the smaller.
+
+    Args:
+        student_channels: of the student's maps, stage by stage.
+        teacher_channels: of the teacher's.
+        variance: at the start, above 1e-5.
+
+    Example:
+        >>> loss = VIDLoss(student_channels=[8, 16], teacher_channels=[16, 32])
+        >>> student, teacher = ([torch.rand(2, c, 4, 4) for c in widths] for widths in ((8, 16), (16, 32)))
+        >>> loss(student, teacher).shape
+        torch.Size([])
     """
 
-    def __init__(self, aligned: Aligned, widths: list[tuple[int, int]], variance: float) -> None:
-        super().__init__(aligned)
+    def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int], variance: float = 5.0) -> None:
+        super().__init__()
+        widths = zip(student_channels, teacher_channels, strict=True)
         self.layers = nn.ModuleList(Gaussian(s, t, variance) for s, t in widths)
 
     def compare(
@@ -69,6 +83,7 @@ def plan(
     need_teacher(pair, "vid")
     need_positive(variance=variance - _EPS)
     aligned = align(pair, "vid", stages)
-    widths = [(need_map(pair, "vid", "student", s)[0], need_map(pair, "vid", "teacher", t)[0]) for s, t in aligned]
-    term = Variational(aligned, widths, variance)
+    ours = [need_map(pair, "vid", "student", tap)[0] for tap, _ in aligned]
+    theirs = [need_map(pair, "vid", "teacher", tap)[0] for _, tap in aligned]
+    term = LossTerm(VIDLoss(ours, theirs, variance), aligned)
     return student_plan(labels_and_kd(ce_weight, kd_weight) | {"vid": (weight, term)}, epochs, optim)

@@ -9,7 +9,7 @@ from sskd.bench.recipe import Recipe, slug
 from sskd.errors import UserError
 from sskd.methods.find import find_method
 from sskd.methods.options import options_of
-from sskd.methods.sskd import PRESETS, need_ratios
+from sskd.methods.sskd_loss import PRESETS, need_ratios
 from sskd.ranges import need_between, need_once, need_some
 from sskd.studies.base import Base, Point, Series, Study, X, one_of, spelled
 from sskd.studies.run import run

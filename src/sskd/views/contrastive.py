@@ -11,6 +11,12 @@ from sskd.views.pretext import NOTHING, Batch, Drawn, Pretext, two_layers
 from sskd.views.transformations import ROTATION, Transformations
 
 
+def similarity_logits(z: Float[Tensor, "B V E"]) -> Float[Tensor, "B*(V-1) B"]:
+    """Cosine of each transformed view (rows, image by image) with each plain image (columns), in at least fp32."""
+    unit = F.normalize(z if z.dtype == torch.float64 else z.float(), dim=-1)
+    return unit[:, 1:].flatten(0, 1) @ unit[:, 0].T
+
+
 class Contrastive(Pretext):
     """Each transformed view asks for its own image among the batch's plain ones."""
 
@@ -32,9 +38,8 @@ class Contrastive(Pretext):
         return two_layers(dim, dim)
 
     def logits(self, z: Float[Tensor, "B V E"]) -> Float[Tensor, "B*(V-1) B"]:
-        """Cosine of each transformed view (rows, image by image) with each plain image (columns)."""
-        unit = F.normalize(z if z.dtype == torch.float64 else z.float(), dim=-1)
-        return unit[:, 1:].flatten(0, 1) @ unit[:, 0].T
+        """See `similarity_logits`."""
+        return similarity_logits(z)
 
     def target(self, batch: Batch, drawn: Drawn = NOTHING) -> Int64[Tensor, "B*(V-1)"]:
         """Each row's own image."""

@@ -96,7 +96,7 @@ class Pretext:
         raise NotImplementedError
 
 
-def two_layers(dim: int, outputs: int) -> nn.Module:
+def two_layers(dim: int, outputs: int) -> nn.Sequential:
     """The published head: Linear - ReLU - Linear."""
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, outputs))
 
