@@ -20,7 +20,7 @@ from tests.benches import BASE, write_recipe
 def test_recipes_of_the_package() -> None:
     counts = {name: len(tasks_of(load_recipe(name), Path("out"))) for name in packaged()}
     # Teachers, then pairs x methods x seeds; fsp and kdsvd left out where channels differ.
-    assert counts["paper-similar"] == 4 + 5 * 22 * 5 - 2 * 5 and counts["paper-cross"] == 4 + 6 * 20 * 5
+    assert counts["paper-similar"] == 4 + 5 * 25 * 5 - 2 * 5 and counts["paper-cross"] == 4 + 6 * 23 * 5
     for name in ("paper-similar", "paper-cross", "cpu-small"):
         recipe = load_recipe(name)
         missing = METHODS.keys() - {recipe.method_of(label) for label in recipe.methods}

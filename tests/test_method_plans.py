@@ -72,6 +72,9 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "one": {"ce": 1, "ensemble": 1},
     "dkd": {"ce": 1, "tckd": 1, "nckd": 8},
     "dist": {"ce": 1, "inter": 2, "intra": 2},
+    "reviewkd": {"ce": 1, "reviewkd": 1},
+    "wttm": {"ce": 1, "wttm": 45},
+    "rld": {"ce": 1, "scd": 1, "mcd": 8},
     "hsakd": {"joint": 1, "ce": 1, "mimicry": 1, "views": 1},
 }
 
@@ -166,7 +169,7 @@ ODD = pair_of(without("stage2"), left_out={"student": {"stage2": "fires twice."}
 DEEPER = pair_of(SHAPES, FOUR)
 THREE_AND_FOUR = r"student has 3 \(stage1 \[16, 32, 32\].*teacher has 4"
 SUGGESTED = r"student has 3 \(stage1.pre .*'\[\"stage1:stage1\", \"stage2:stage3\", \"stage3:stage4\"\]'"
-MAP_METHODS = ("at", "nst", "vid", "fsp", "kdsvd", "hsakd")
+MAP_METHODS = ("at", "nst", "vid", "fsp", "kdsvd", "reviewkd", "hsakd")
 REFUSED: list[tuple[str, Pair, dict[str, Any], str]] = [
     *((name, replace(pair_of(), teacher=None), {}, "Say --teacher") for name in PUBLISHED if name != "one"),
     *((name, DEEPER, {}, THREE_AND_FOUR) for name in MAP_METHODS),

@@ -2,7 +2,7 @@
 
 Losses that compare several stages take a list of feature maps [B, C, H, W] of each network, from shallow to deep; the
 others take one tensor of each: logits [B, K], or features [B, D] as the classifier gets them. They return the
-unweighted mean over the batch (`SSKDLoss` its weighted sum and the terms). Those with parameters of their own (`CCLoss`,
+unweighted mean over the batch (`SSKDLoss` its weighted sum and the terms). Those with parameters (`CCLoss`,
 `VIDLoss`, `FitNetLoss`, `ABLoss`, `CRDLoss`) are modules to be moved to the device and given to the optimizer.
 
 Example:
@@ -16,6 +16,7 @@ from sskd.methods.ab import ABLoss
 from sskd.methods.at import ATLoss
 from sskd.methods.cc import CCLoss
 from sskd.methods.crd_loss import CRDLoss, CRDQueueLoss
+from sskd.methods.crld_loss import CRLDLoss
 from sskd.methods.dist import DISTLoss
 from sskd.methods.dkd import DKDLoss
 from sskd.methods.fitnet import FitNetLoss
@@ -26,10 +27,13 @@ from sskd.methods.kdsvd import KDSVDLoss
 from sskd.methods.logits import KDLoss
 from sskd.methods.nst import NSTLoss
 from sskd.methods.pkt import PKTLoss
+from sskd.methods.reviewkd import ReviewKDLoss
 from sskd.methods.rkd import RKDLoss
+from sskd.methods.rld import RLDLoss
 from sskd.methods.sp import SPLoss
 from sskd.methods.sskd_loss import ProjectionHead, SSKDHeadLoss, SSKDLoss, rotated_views
 from sskd.methods.vid import VIDLoss
+from sskd.methods.wttm import WTTMLoss
 
 __all__ = [
     "ABLoss",
@@ -37,6 +41,7 @@ __all__ = [
     "CCLoss",
     "CRDLoss",
     "CRDQueueLoss",
+    "CRLDLoss",
     "DISTLoss",
     "DKDLoss",
     "FSPLoss",
@@ -50,10 +55,13 @@ __all__ = [
     "Paraphraser",
     "ProjectionHead",
     "RKDLoss",
+    "RLDLoss",
+    "ReviewKDLoss",
     "SPLoss",
     "SSKDHeadLoss",
     "SSKDLoss",
     "Translator",
     "VIDLoss",
+    "WTTMLoss",
     "rotated_views",
 ]

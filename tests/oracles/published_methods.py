@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sskd.methods import METHODS
 from sskd.methods.crd_loss import CRDLoss
+from sskd.methods.crld_loss import CRLDLoss
 from sskd.methods.ft import Factors, Reconstruction
 from sskd.methods.parts import LossTerm
 from sskd.methods.plan import Optim, Pair, Plan, Term
+from sskd.methods.reviewkd import ReviewKDLoss, hierarchical_context
 from tests.oracles.stored import Golden, Malformed, Results, batch_of, facts
 
 Check = Callable[[Golden, re.Match[str]], Results]
@@ -203,6 +206,52 @@ def _crd(golden: Golden, match: re.Match[str]) -> Results:
     return {**results, **memories, "out.params": torch.tensor(params, dtype=torch.float64)}
 
 
+def _wttm(golden: Golden, match: re.Match[str]) -> Results:
+    plan = planned(golden, "wttm", gamma=value_of(match["g"]), weighted=match[0].startswith("w"))
+    return evaluate(golden, {"wttm": (1.0, term_of(plan, "wttm"))})
+
+
+def _rld(golden: Golden, match: re.Match[str]) -> Results:
+    names = {"alpha": "a", "beta": "b", "temperature": "T", "confidence_temperature": "t"}
+    options = {option: value_of(match[group]) for option, group in names.items()}
+    plan = planned(golden, "rld", warm_up=0.0, standardised=match["s"] == "1", **options)
+    return evaluate(golden, {n: (w, term.double()) for n, (w, term) in plan.stages[-1].loss.items() if n != "ce"})
+
+
+def _crld(golden: Golden, match: re.Match[str]) -> Results:
+    sides = [golden.tensor(f"in.{side}{view}_logits") for side in _SIDES for view in ("", "_strong")]
+    leaves = {f"grad.student{view}_logits": sides[i].requires_grad_() for i, view in enumerate(("", "_strong"))}
+    loss = CRLDLoss(*(value_of(match[group]) for group in ("w", "c", "T", "tw", "ts")))(*sides)
+    labels = golden.tensor("in.target")
+    return with_gradients(loss + F.cross_entropy(sides[0], labels) + F.cross_entropy(sides[1], labels), leaves)
+
+
+def maps_in(golden: Golden, name: str) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+    """A file's maps `in.NAME_SIDE0`.. of both networks; and the student's by the keys of their gradients."""
+    count = sum(key.startswith(f"in.{name}_student") for key in golden.arrays)
+    student, teacher = ([golden.tensor(f"in.{name}_{side}{i}") for i in range(count)] for side in _SIDES)
+    return student, teacher, {f"grad.{name}_student{i}": maps.requires_grad_() for i, maps in enumerate(student)}
+
+
+def with_gradients(loss: Tensor, leaves: Mapping[str, Tensor]) -> Results:
+    """A loss and its gradients."""
+    return {"loss": loss, **dict(zip(leaves, torch.autograd.grad(loss, [*leaves.values()]), strict=True))}
+
+
+def _hcl(golden: Golden, match: re.Match[str]) -> Results:
+    student, teacher, leaves = maps_in(golden, "review")
+    parts = [hierarchical_context(s, t) for s, t in zip(student, teacher, strict=True)]
+    return with_gradients(torch.stack(parts).sum(), leaves)
+
+
+def _reviewkd(golden: Golden, match: re.Match[str]) -> Results:
+    student, teacher, leaves = maps_in(golden, "abf")
+    shapes = ([(maps.shape[1], maps.shape[2], maps.shape[3]) for maps in side] for side in (student, teacher))
+    loss = ReviewKDLoss(*shapes).double().train()
+    load(golden, "reviewkd", loss, {f"abf{i}.": f"abf.{i}." for i in range(len(student))})
+    return with_gradients(loss(student, teacher), leaves)
+
+
 _NUMBER = r"[\d.]+"
 METHOD_CHECKS: dict[str, Check] = {
     rf"kd_T(?P<T>{_NUMBER})": _kd,
@@ -220,6 +269,11 @@ METHOD_CHECKS: dict[str, Check] = {
     "ft_factor": _ft_factor,
     "fsp": simple("fsp", "fsp", None, 0),
     "nst": simple("nst", "nst"),
+    rf"w?ttm_g(?P<g>{_NUMBER})": _wttm,
+    rf"rld_a(?P<a>{_NUMBER})_b(?P<b>{_NUMBER})_T(?P<T>{_NUMBER})_t(?P<t>{_NUMBER})_s(?P<s>[01])": _rld,
+    rf"crld_w(?P<w>{_NUMBER})_c(?P<c>{_NUMBER})_T(?P<T>{_NUMBER})_tw(?P<tw>{_NUMBER})_ts(?P<ts>{_NUMBER})": _crld,
+    "reviewkd_hcl": _hcl,
+    "reviewkd": _reviewkd,
     "crd": _crd,
     "kdsvd": simple("kdsvd", "kdsvd"),
     rf"irg_v(?P<v>{_NUMBER})_e(?P<e>{_NUMBER})_t(?P<t>{_NUMBER})": weighted(

@@ -18,10 +18,13 @@ from sskd.methods import (
     nst,
     one,
     pkt,
+    reviewkd,
     rkd,
+    rld,
     sp,
     sskd,
     vid,
+    wttm,
 )
 from sskd.methods.plan import Method
 
@@ -45,6 +48,9 @@ METHODS: dict[str, Method] = {
     "one": one.plan,
     "dkd": dkd.plan,
     "dist": dist.plan,
+    "reviewkd": reviewkd.plan,
+    "wttm": wttm.plan,
+    "rld": rld.plan,
     "hsakd": hsakd.plan,
     "sskd": sskd.plan,
 }

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sskd.errors import UserError
 from sskd.methods.logits import comparable, row_kl
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, student_plan, warmed_up
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
@@ -109,7 +109,7 @@ class DKDLoss(nn.Module):
 
 
 class Decoupled(Term):
-    """One half of DKD, TCKD or NCKD, times a factor that rises to 1 within the first `warm_up` epochs."""
+    """A loss of logits and labels, such as one half of DKD, that counts little at first: see `warmed_up`."""
 
     student_taps = ("logits",)
     teacher_taps = ("logits",)
@@ -122,7 +122,7 @@ class Decoupled(Term):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
         """Batch mean."""
         loss: Tensor = self.loss(student["logits"][:, 0], teacher["logits"][:, 0], batch.labels)
-        return loss * ((batch.epoch + 1) / self.warm_up).clamp(max=1) if self.warm_up else loss
+        return warmed_up(loss, batch.epoch, self.warm_up)
 
 
 def plan(

@@ -56,6 +56,23 @@ class LossTerm(Term):
         return loss
 
 
+def warmed_up(loss: Float[Tensor, ""], epoch: Float[Tensor, ""], epochs: float) -> Float[Tensor, ""]:
+    """A loss times a factor that rises linearly to 1 within the first `epochs`; 0 epochs leave it as it is."""
+    return loss * ((epoch + 1) / epochs).clamp(max=1) if epochs else loss
+
+
+class WarmedUp(LossTerm):
+    """A loss that counts little at first: see `warmed_up`."""
+
+    def __init__(self, loss: nn.Module, aligned: Aligned | tuple[str, str], warm_up: float) -> None:
+        super().__init__(loss, aligned)
+        self.warm_up = warm_up
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Float[Tensor, ""]:
+        """The loss, of values [B, V, ...]."""
+        return warmed_up(super().forward(student, teacher, batch), batch.epoch, self.warm_up)
+
+
 def _loss_keys(term: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Checkpoints of version 0.1 have what a loss owns without `loss.` before it."""
     for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}loss.")]:
@@ -115,6 +132,17 @@ def need_teacher(pair: Pair, method: str) -> None:
     """
     if pair.teacher is None:
         raise UserError(f"{method} distils from a teacher. Say --teacher RUN_OR_FILE, or use --method ce.")
+
+
+def need_at_least_zero(**values: float) -> None:
+    """Refuse weights and epochs below zero.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name, value in values.items():
+        if value < 0:
+            raise UserError(f"{name} must be 0 or more; got {value}.")
 
 
 def need_positive(**values: float) -> None:
