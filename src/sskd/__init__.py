@@ -12,15 +12,18 @@ from sskd.registration import register_with_timm
 
 if TYPE_CHECKING:
     from sskd.api import distill, evaluate, train_teacher
+    from sskd.distiller import Distiller
 
 __version__ = "0.1.0"
-__all__ = ["Optim", "UserError", "distill", "evaluate", "train_teacher"]
+__all__ = ["Distiller", "Optim", "UserError", "distill", "evaluate", "train_teacher"]
+
+_LAZY = {"Distiller": "sskd.distiller", **dict.fromkeys(("distill", "evaluate", "train_teacher"), "sskd.api")}
 
 register_with_timm()
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `sskd.api`, loaded when they are first asked for."""
-    if name in ("distill", "evaluate", "train_teacher"):
-        return getattr(import_module("sskd.api"), name)
+    """What needs torch, loaded when it is first asked for."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'sskd' has no attribute {name!r}")

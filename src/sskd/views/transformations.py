@@ -151,6 +151,9 @@ TRANSFORMATIONS: dict[str, Transformation] = {
     "colour_distortion": Coloured(),
 }
 
+COLOURS = ("colour_dropping", "colour_distortion")
+"""Those that need images in [0, 1]."""
+
 
 @dataclass(frozen=True)
 class Transformations:

@@ -1,0 +1,76 @@
+"""What a `Distiller` refuses before it computes anything."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sskd.errors import UserError
+from sskd.methods.plan import Term
+from sskd.models.normalisation import Normalisation
+from sskd.views.pretext import Views
+from sskd.views.transformations import COLOURS
+
+
+def check_images(method: str, images: Tensor, labels: Tensor, views: int, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images of another shape or type.
+
+    Raises:
+        UserError: names the shapes.
+    """
+    one, several = images.ndim == 4, images.ndim == 5 and images.shape[1] == views
+    if not (one or several) or tuple(images.shape[-3:]) != image_shape or len(labels) != len(images):
+        raise UserError(
+            f"{method} takes images [B, {', '.join(map(str, image_shape))}], or {views} crops of each "
+            f"[B, {views}, ...], with a label for each image; got {list(images.shape)} and {len(labels)} labels."
+        )
+    if not images.is_floating_point():
+        raise UserError(f"Images are floats, not {images.dtype}: divide bytes by 255.")
+
+
+def check_ready(method: str, teacher: nn.Module | None, terms: Mapping[str, Term], index: Tensor | None) -> None:
+    """Refuse a teacher in train mode, and a batch without numbers where a term needs them.
+
+    Raises:
+        UserError: says what to call.
+    """
+    if teacher is not None and teacher.training:
+        raise UserError(
+            "The teacher is in train mode: its predictions would depend on the batch, and its statistics move. Call "
+            "train() on the Distiller, not on the teacher, or teacher.eval()."
+        )
+    if index is None and (needing := [name for name, term in terms.items() if term.needs_index]):
+        raise UserError(
+            f"{method} (its term {needing[0]}) remembers each training image by its number. Call the Distiller with "
+            "index, the images' positions in the labels that it was built with."
+        )
+
+
+def check_views(views: Views, normalises: bool) -> None:
+    """Refuse changes of colour to images that are normalised already.
+
+    Raises:
+        UserError: names them.
+    """
+    made: Any = getattr(views, "transformations", None)
+    colours = [name for name in getattr(made, "names", ()) if name in COLOURS]
+    if colours and not normalises:
+        raise UserError(
+            f"{', '.join(colours)} change colours, of images in [0, 1]. Give mean and std, and images in [0, 1]; the "
+            "Distiller normalises them after the views are made."
+        )
+
+
+def normalisation_of(mean: tuple[float, ...] | None, std: tuple[float, ...] | None, channels: int) -> Normalisation:
+    """The normalisation in the arguments; none at all where neither is given.
+
+    Raises:
+        UserError: half of it, or other than one number for each channel.
+    """
+    if (mean is None) != (std is None):
+        raise UserError("A normalisation needs both a mean and a std for each channel; only one of them was given.")
+    if mean is None or std is None:
+        return Normalisation((0.0,) * channels, (1.0,) * channels, "your own loop")
+    if len(mean) != channels:
+        raise UserError(f"mean and std need {channels} numbers, one for each channel; got {len(mean)}.")
+    return Normalisation(tuple(mean), tuple(std), "the arguments")
