@@ -12,6 +12,7 @@ from transformers import (
     EvalPrediction,
     MobileViTConfig,
     MobileViTForImageClassification,
+    PreTrainedModel,
     Trainer,
     TrainingArguments,
     ViTConfig,
@@ -53,7 +54,7 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"top1": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
 
-def networks() -> tuple[nn.Module, nn.Module]:
+def networks() -> tuple[PreTrainedModel, PreTrainedModel]:
     """Teacher and student."""
     vit = ViTConfig(
         image_size=SIDE, patch_size=8, hidden_size=64, num_hidden_layers=4, num_attention_heads=4, num_labels=10
