@@ -146,7 +146,10 @@ def test_stages_are_found_by_name_and_said() -> None:
     assert named.shapes((3, 8, 8)).keys() >= {"stage1"} and "stage2" not in named.taps and not named.tap_notes
     staged = wrapped(Staged())
     assert staged.shapes((3, 8, 8)).items() >= {"stage1": (6, 4, 4), "stage2": (9, 2, 2)}.items()
-    assert "stage1 is body.stages.0, stage2 is body.stages.1" in staged.tap_notes[0] and "channels last" in staged.tap_notes[1]
+    assert (
+        "stage1 is body.stages.0, stage2 is body.stages.1" in staged.tap_notes[0]
+        and "channels last" in staged.tap_notes[1]
+    )
 
 
 def test_the_last_of_several_times_counts_where_it_is_said() -> None:

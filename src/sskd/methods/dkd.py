@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sskd.errors import UserError
 from sskd.methods.logits import comparable, row_kl
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, student_plan, warmed_up
+from sskd.methods.parts import labels_and_kd, need_at_least_zero, need_positive, need_teacher, student_plan, warmed_up
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
@@ -149,8 +148,7 @@ def plan(
     need_teacher(pair, "dkd")
     need_positive(temperature=temperature)
     length, notes = scaled("warm_up", warm_up, epochs)
-    if length < 0:
-        raise UserError(f"warm_up is a number of epochs, 0 or more; got {length}.")
+    need_at_least_zero(warm_up=length)
     given = (temperature, standardised)
     loss: dict[str, tuple[float, Term]] = {
         "tckd": (alpha, Decoupled(TargetClassLoss(*given), length)),

@@ -17,7 +17,7 @@ from sskd.methods.parts import (
     student_plan,
 )
 from sskd.methods.plan import Optim, Pair, Plan
-from sskd.methods.stages import align, need_map, need_vector
+from sskd.methods.stages import Scaled, align, need_map, need_vector, scaled
 
 LEVELS = (4, 2, 1)  # sides to which maps are averaged beside their own
 
@@ -99,7 +99,7 @@ def plan(
     epochs: int,
     optim: Optim,
     weight: float = 1.0,
-    warm_up: float = 20.0,
+    warm_up: float | Scaled = Scaled(20),
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     stages: tuple[str, ...] | None = None,
@@ -113,12 +113,13 @@ def plan(
         UserError: no teacher; stages that cannot be compared; a network without a linear classifier.
     """
     need_teacher(pair, "reviewkd")
-    need_at_least_zero(warm_up=warm_up)
+    length, notes = scaled("warm_up", warm_up, epochs)
+    need_at_least_zero(warm_up=length)
     need_positive(weight=weight)
     aligned = align(pair, "reviewkd", stages)
     ours = [need_map(pair, "reviewkd", "student", tap) for tap, _ in aligned]
     theirs = [need_map(pair, "reviewkd", "teacher", tap) for _, tap in aligned]
     vectors = [(need_vector(pair, "reviewkd", side), 1, 1) for side in ("student", "teacher")]
     loss = ReviewKDLoss([*ours, vectors[0]], [*theirs, vectors[1]])
-    term = WarmedUp(loss, (*aligned, ("pooled", "pooled")), warm_up)
-    return student_plan(labels_and_kd(ce_weight, kd_weight) | {"reviewkd": (weight, term)}, epochs, optim)
+    term = WarmedUp(loss, (*aligned, ("pooled", "pooled")), length)
+    return student_plan(labels_and_kd(ce_weight, kd_weight) | {"reviewkd": (weight, term)}, epochs, optim, notes)

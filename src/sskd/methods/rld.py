@@ -8,6 +8,7 @@ from sskd.methods.dkd import Decoupled, LabelLoss, log_odds
 from sskd.methods.logits import row_kl
 from sskd.methods.parts import labels_and_kd, need_at_least_zero, need_positive, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan, Term
+from sskd.methods.stages import Scaled, scaled
 
 _LOW = -1e9  # in the place of logits that are left out
 
@@ -92,7 +93,7 @@ def plan(
     beta: float = 8.0,
     temperature: float = 4.0,
     confidence_temperature: float = 1.0,
-    warm_up: float = 20.0,
+    warm_up: float | Scaled = Scaled(20),
     ce_weight: float = 1.0,
     kd_weight: float = 0.0,
     standardised: bool = False,
@@ -104,9 +105,10 @@ def plan(
     """
     need_teacher(pair, "rld")
     need_positive(temperature=temperature, confidence_temperature=confidence_temperature)
-    need_at_least_zero(warm_up=warm_up)
+    length, notes = scaled("warm_up", warm_up, epochs)
+    need_at_least_zero(warm_up=length)
     loss: dict[str, tuple[float, Term]] = {
-        "scd": (alpha, Decoupled(SampleConfidenceLoss(confidence_temperature, standardised), warm_up)),
-        "mcd": (beta, Decoupled(MaskedCorrelationLoss(temperature, standardised), warm_up)),
+        "scd": (alpha, Decoupled(SampleConfidenceLoss(confidence_temperature, standardised), length)),
+        "mcd": (beta, Decoupled(MaskedCorrelationLoss(temperature, standardised), length)),
     }
-    return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim)
+    return student_plan(labels_and_kd(ce_weight, kd_weight) | loss, epochs, optim, notes)
