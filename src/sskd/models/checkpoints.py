@@ -133,6 +133,7 @@ def load_state(module: nn.Module, state: State, name: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split(":", 1)[-1].split())
+        reason = reason if len(reason) <= 200 else f"{reason[:197]}..."  # it lists every key
         raise UserError(
             f"The checkpoint's {name} is not made as this version of sskd makes it ({reason}). Use the version that "
             "began the run (config.json), or start anew with another --out."
