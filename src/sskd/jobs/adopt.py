@@ -46,7 +46,9 @@ def evaluated(brought: Brought, source: Source, size: int | None, device: str, t
 def _unlike_its_run(place: str, record: Record, execution: Execution, size: int | None) -> list[str]:
     """Why the run at `place` has another accuracy on the same images, where it has."""
     run = Run(Path(place))
-    config, result = (run.config() or {}, run.result() or {}) if run.path.is_dir() else ({}, {})
+    if not (run.path / "result.json").is_file():
+        return []
+    config, result = run.config() or {}, run.result() or {}
     data, then = config.get("data") or {}, config.get("execution") or {}
     measured = ((result.get("best") or result.get("last") or {}).get("test") or {}).get("top1")
     same = (data.get("name"), data.get("test_images")) == (record["data"], record["images"])

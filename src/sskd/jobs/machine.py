@@ -10,6 +10,7 @@ import torch
 
 from sskd.environment import processor
 from sskd.errors import UserError
+from sskd.files import read_json
 from sskd.jobs.assemble import Assembled
 from sskd.jobs.job import Job
 from sskd.jobs.room import NoRoom, smaller, stepped, with_room
@@ -61,15 +62,16 @@ def as_measured(place: str, device: str) -> Execution:
     Raises:
         UserError: the run's config is damaged.
     """
-    for folder in (Path(place), Path(place).parent):  # a run, or the student in it
-        config = (Run(folder).config() or {}) if folder.is_dir() else {}
-        if "execution" in config:
-            where = f"{folder}/config.json, execution"
-            stated: Mapping[str, Any] = convert(config["execution"], dict[str, Any], where)
-            kind: Any = Precision  # a Literal, which is no type to mypy
-            precision: Precision = convert(stated.get("precision", "fp32"), kind, f"{where}, precision")
-            return Execution(device, precision, stated.get("channels_last") is True)
-    return Execution(device)
+    path = Path(place)
+    file = (path.parent if path.name == "student" else path) / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    if "execution" not in config:
+        return Execution(device)
+    where = f"{file}, execution"
+    stated: Mapping[str, Any] = convert(config["execution"], dict[str, Any], where)
+    kind: Any = Precision  # a Literal, which is no type to mypy
+    precision: Precision = convert(stated.get("precision", "fp32"), kind, f"{where}, precision")
+    return Execution(device, precision, stated.get("channels_last") is True)
 
 
 def asked(training: Training) -> dict[str, Any]:
