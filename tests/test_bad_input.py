@@ -89,7 +89,7 @@ def train(sskd: Cli, data: object, *words: object, model: str = "cifar_resnet8")
         ("--device cuda:99", ("The device 'cuda:99' cannot be used", "Try --device auto")),
         ("--padding 8", ("padding 8 can shift images of 8x8 pixels out of sight",)),
         ("--teacher_architecture cifar_vgg8", ("teacher holds a cifar_resnet8, not a cifar_vgg8",)),
-        ("--student local-dir:nowhere", ("local-dir:nowhere cannot be built", "Config file not found")),
+        ("--student local-dir:nowhere", ("nowhere/config.json is missing or damaged", "No such file")),
         ("--student resnet18.nothing", ("resnet18.nothing cannot be built", "Invalid pretrained tag")),
         ("--batchsize 3", ("unrecognized arguments: --batchsize 3. Did you mean --batch_size?",)),
         ("--optim.momentun 0.9", ("--optim.momentun", "Did you mean --optim.momentum")),

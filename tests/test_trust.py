@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from sskd.analyses.finished import load_finished
@@ -147,7 +148,7 @@ def test_what_a_folder_says_shapes_a_network_and_nothing_else(
     save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_args": arguments}))
-    monkeypatch.setattr(building.timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
     for read in (lambda: load_folder(tmp_path), lambda: build(f"local-dir:{tmp_path}", 3, 3)):
         with pytest.raises(UserError, match=f"model_args has {next(iter(arguments))}, which test_resnet does not take"):
             read()
@@ -162,8 +163,13 @@ def test_where_a_folder_says_that_weights_are_is_not_read(tmp_path: Path, monkey
     config["pretrained_cfg"] |= elsewhere | {"source": "url", "hf_hub_filename": "x", "state_dict": {}}
     file.write_text(json.dumps(config))
     asked: list[Any] = []
-    made = building.timm.create_model
-    monkeypatch.setattr(building.timm, "create_model", lambda *a, **k: (asked.append((a, k)), made(*a, **k))[1])
+    made = timm.create_model
+
+    def created(*words: Any, **arguments: Any) -> Any:
+        asked.append((words, arguments))
+        return made(*words, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", created)
     assert torch.equal(logits(load_folder(tmp_path).eval()), logits(network))
     build(f"local-dir:{tmp_path}", 3, 3)
     assert asked == [(("test_resnet",), {"in_chans": 3, "global_pool": "avg", "num_classes": 3})] * 2
@@ -184,7 +190,7 @@ def test_a_repository_of_the_hub_is_read_alike(tmp_path: Path, monkeypatch: pyte
         asked.append(arguments)
         raise RuntimeError("no network here")
 
-    monkeypatch.setattr(building.timm, "create_model", created)
+    monkeypatch.setattr(timm, "create_model", created)
     with pytest.raises(UserError, match="The weights of hf-hub:someone/something cannot be had: no network here"):
         load_network(Brought("hf-hub:someone/something"), FACTS)
     given = asked[0]["pretrained_cfg"]

@@ -207,7 +207,8 @@ def test_torchvisions_transformer_comes_back_at_its_size(tmp_path: Path) -> None
 
 
 def test_a_class_of_timms_that_was_built_directly_keeps_its_classifier() -> None:
-    module = timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=3).eval()
+    made: Any = timm.models.resnet  # whose annotations are narrower than what it takes
+    module = made.ResNet(made.BasicBlock, [1, 1, 1, 1], num_classes=3).eval()
     network = from_module(module, "module:ResNet", Brought("module:ResNet"), FACTS)
     assert network.shapes((3, 32, 32))["pooled"] == (512,)
     assert network.taps["pooled"].module == "backbone.fc"

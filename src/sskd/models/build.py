@@ -43,12 +43,18 @@ class Built(NamedTuple):
 
 
 def build(
-    name: str, classes: int, channels: int, size: int | None = None, pretrained: bool = False, **arguments: Any
+    name: str,
+    classes: int,
+    channels: int,
+    size: int | None = None,
+    pretrained: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Built:
     """A backbone with a classifier of so many classes; `size` is the side of the images that it will see.
 
     `name` is what `resolve` understands, `torchvision:NAME`, or `package.module:factory`. With `pretrained` it comes
     with the weights that the name stands for (downloaded, unless they are there), with their own number of classes.
+    `arguments` are for timm's networks.
 
     Raises:
         UserError: an unknown name or tag, a folder or hub address that cannot be read, arguments that do not fit.
@@ -60,7 +66,7 @@ def build(
             return _factory(name, classes, channels)
         if name.startswith(TIMM_PLACES):
             return _at_place(name, classes, channels, size, pretrained)
-        return _timm(resolve(name), classes, channels, size, pretrained, arguments)
+        return _timm(resolve(name), classes, channels, size, pretrained, dict(arguments or {}))
     except UserError:
         raise
     except Exception as error:  # these libraries raise whatever their models, the hub or the file system raise
@@ -80,10 +86,9 @@ def _at_place(place: str, classes: int, channels: int, size: int | None, pretrai
     architecture = architecture_of(config, file)
     if pretrained:
         where = {"source": "hf-hub", "hf_hub_id": place.removeprefix("hf-hub:"), "architecture": architecture}
-        arguments = {**config.arguments, "pretrained_cfg": {**config.settings, **where}}
+        arguments: dict[str, Any] = {**config.arguments, "pretrained_cfg": {**config.settings, **where}}
         return _timm(architecture, classes, channels, size, True, arguments)
-    arguments = {key: value for key, value in config.arguments.items() if key != "in_chans"}
-    return build(architecture, classes, channels, size, **arguments)
+    return build(architecture, classes, channels, size, arguments={**config.arguments, "in_chans": channels})
 
 
 def _timm(

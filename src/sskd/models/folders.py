@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from timm.models import model_entrypoint, split_model_name_tag
+from timm.models import create_model, model_entrypoint, split_model_name_tag
 from torch import nn
 
 from sskd.errors import UserError
@@ -76,6 +76,7 @@ _SETTINGS = (
     "label_names",
     "label_offset",
 )
+_OF_IMAGES = ("mean", "std", "input_size", "crop_pct")
 _HOLDS = "A network's folder holds config.json and model.safetensors, as a finished run writes them to its student/."
 
 
@@ -101,7 +102,7 @@ def read_folder_config(file: Path) -> FolderConfig:
         raise UserError(f"{file} is missing or damaged ({error!r}). {_HOLDS}") from error
     config = convert(config, dict[str, Any], where, _HOLDS)
     settings = convert(config.get("pretrained_cfg", config), dict[str, Any], f"{where}, pretrained_cfg", _HOLDS)
-    values = {key: settings[key] for key in ("mean", "std", "input_size", "crop_pct") if key in settings}
+    values: dict[str, Any] = {key: settings[key] for key in _OF_IMAGES if key in settings}
     names = ("architecture", "num_classes", "label_names", "model_args", "written_by")
     values |= {key: config[key] for key in names if config.get(key) is not None}
     stated = convert(values, _Stated, where, _HOLDS)
@@ -156,7 +157,8 @@ def _constructor_arguments(architecture: str) -> frozenset[str]:
         return frozenset()
     module = sys.modules[model_entrypoint(split_model_name_tag(resolve(architecture))[0]).__module__]
     classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, nn.Module)]
-    return frozenset(name for one in classes for name in inspect.signature(one.__init__).parameters)
+    taken = {name for one in classes for name in inspect.signature(one.__init__).parameters}
+    return frozenset(taken - {*inspect.signature(create_model).parameters})
 
 
 def architecture_of(config: FolderConfig, file: Path, named: str | None = None, trust_code: bool = False) -> str:

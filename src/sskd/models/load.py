@@ -164,7 +164,7 @@ def load_folder(folder: Path, architecture: str | None = None, trust_code: bool 
     path = weights_file(folder)
     containers = read_containers(path)
     side = config.size if name.startswith(TORCHVISION) else None  # timm's networks have it among their arguments
-    built = build(name, len(config.class_names), len(config.mean), side, **config.arguments)
+    built = build(name, len(config.class_names), len(config.mean), side, arguments=config.arguments)
     notes: tuple[str, ...] = ()
     if config.ours:
         state = containers.get((), {})  # as we wrote it: no name is guessed
