@@ -3,14 +3,10 @@
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import sskd
-from sskd.api import distillation
-from sskd.errors import UserError
 from sskd.models.load import load_folder
 from sskd.runs import Run
 from tests.conftest import TRAINING, Cli, Outcome, write_images
@@ -147,36 +143,6 @@ def test_refused_commands(words: str, fragments: tuple[str, ...], sskd: Cli, tmp
     out = ("--out", tmp_path / "run") if words.startswith("distill --student") else ()
     assert_refused(sskd(*words.split(), *out), *fragments)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"epochs": None}, r"epochs: expected a whole number; got None"),
-        ({"epoch": 3}, r"no argument named 'epoch'\. Did you mean 'epochs'"),
-        ({"teachr": "x"}, r"no argument named 'teachr'\. Did you mean 'teacher'"),
-        ({"lr": 0.1}, r"no argument named 'lr': it is one of optim's\. Say optim=Optim\(lr="),
-        ({"optim": 3}, r"optim: expected names with values; got 3"),
-        ({"fraction": "half"}, r"fraction: expected a number; got 'half'"),
-        ({"fraction": 0}, r"The fraction of labels is 0; expected more than 0 and at most 1"),
-        ({"options": [1]}, r"options: expected names with values; got \[1\]"),
-        ({"method": 3}, r"method: expected text; got 3"),
-        ({"reading": 3}, r"reading: expected names with values; got 3"),
-        ({"teacher": 3}, r"A teacher is a network's name or place, or a torch\.nn\.Module; got 3"),
-        ({"teacher": "x", "teacher_mean": (0.5, "x")}, r"x, mean\[1\]: expected a number; got 'x'"),
-        ({"scale": (0.1, 0.2, 0.3)}, r"scale: expected a list of length 2"),
-        ({"student_taps": {"own": 3}}, r"student_taps\[\.\.\.\]: expected text; got {'own': 3}"),
-    ],
-)
-def test_refused_in_python(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        sskd.distill("cifar_resnet8", "digits", out=str(tmp_path / "run"), **arguments)
-    assert not [*tmp_path.iterdir()]
-
-
-def test_settings_may_be_plain_values() -> None:
-    job = distillation("cifar_resnet8", "digits", epochs=3, optim={"lr": 1}, scale=[0.5, 1])
-    assert (job.training.epochs, job.training.optim.lr, job.training.scale) == (3, 1.0, (0.5, 1.0))
 
 
 def test_debug_shows_where(distil: Cli, tmp_path: Path) -> None:
