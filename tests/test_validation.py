@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from sskd.bench.recipe import Duo
 from sskd.errors import UserError
+from sskd.optim import Optim
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.validation import convert
@@ -29,9 +31,25 @@ def test_right_values_become_typed_ones() -> None:
         ({"crop": "x"}, Training, r"crop: expected one of auto, padded, resized; got 'x'"),
         ({"classes": [1]}, Reading, r"classes\[0\]: expected text; got 1"),
         ([1], Training, r"a\.yaml: expected names with values; got \[1\]"),
+        ({3: 1}, dict[str, int], r"a\.yaml: names must be text: expected text; got {3: 1}"),
+        ({"x": "y"}, dict[str, int], r"a\.yaml\[\.\.\.\]: expected a whole number; got {'x': 'y'}"),
+        ([{"rate": 1}], tuple[Optim, ...], r"no key of a\.yaml\[0\] named 'rate'"),
+        ({"rate": 1}, tuple[Optim, ...], r"a\.yaml: expected a list; got {'rate': 1}"),
+        ({"teacher": "x"}, Duo, r"a\.yaml: student is missing; got {'teacher': 'x'}"),
         (None, dict[str, int], r"a\.yaml: expected names with values; got None"),
     ],
 )
 def test_wrong_values_are_named(value: Any, kind: type, message: str) -> None:
     with pytest.raises(UserError, match=message):
         convert(value, kind, "a.yaml", "Mend it.")
+
+
+def test_arguments_are_named_without_a_place() -> None:
+    for value, message in (
+        ({"epochs": None}, "epochs: expected a whole number; got None."),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0."),
+        ({"optim": {"rate": 1}}, "There is no key of optim named 'rate'."),
+    ):
+        with pytest.raises(UserError) as caught:
+            convert(value, Training, "")
+        assert str(caught.value).startswith(message)

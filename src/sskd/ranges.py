@@ -43,8 +43,9 @@ def _said(value: float, low: float, high: float, ends: Ends) -> str:
         return "be a finite number"
     if high >= LARGEST:
         return f"be above {low:g}" if ends[0] == "(" else "not be negative" if low == 0 else f"be at least {low:g}"
-    first = f"above {low:g}" if ends[0] == "(" else f"from {low:g}"
-    return f"be {first} {'to' if ends[1] == ']' else 'to below'} {high:g}"
+    if ends[0] == "(":
+        return f"be above {low:g} and {'at most' if ends[1] == ']' else 'below'} {high:g}"
+    return f"be from {low:g} to {'' if ends[1] == ']' else 'below '}{high:g}"
 
 
 def need_few(name: str, value: int | None, low: int) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from sskd.errors import UserError
 from sskd.hub import hub_folder
 from sskd.models.zoo import resolve
+from sskd.ranges import LARGEST_SIDE, need_between
 from sskd.validation import convert
 
 TORCHVISION = "torchvision:"
@@ -55,6 +56,11 @@ class _Stated:
     label_names: tuple[str, ...] | None = None
     model_args: dict[str, Plain] = field(default_factory=dict)
     written_by: str = ""
+
+    def __post_init__(self) -> None:
+        for side in self.input_size[1:]:
+            need_between("pretrained_cfg.input_size", side, 1, LARGEST_SIDE)
+        need_between("pretrained_cfg.crop_pct", self.crop_pct, 0, 1, "(]")
 
 
 # Of timm's pretrained_cfg: what it says of images and layers. The rest says where weights come from.
