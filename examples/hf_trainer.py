@@ -5,6 +5,7 @@ python examples/hf_trainer.py (pip install transformers accelerate). Your own ch
 
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class DistillationTrainer(Trainer):
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """Top-1."""
-    return {"top1": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
+    return {"top1": float((np.argmax(prediction.predictions, 1) == prediction.label_ids).mean())}
 
 
 def networks() -> tuple[PreTrainedModel, PreTrainedModel]:

@@ -19,6 +19,7 @@ from sskd.methods.plan import Plan
 from sskd.train import advance, loop
 from sskd.train.advance import advance_of
 from sskd.train.averaging import Averaging
+from sskd.train.checkpoint import Checkpoint
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
 from sskd.train.meters import Part
@@ -71,7 +72,7 @@ def test_a_method_computes_what_it_does_on_the_cpu(method: Method) -> None:
             torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-9 * scale, msg=key)
 
 
-def trained(execution: Execution, state: dict[str, Any] | None = None, method: Method = METHODS["sskd"]) -> Kept:
+def trained(execution: Execution, state: Checkpoint | None = None, method: Method = METHODS["sskd"]) -> Kept:
     kept = Kept(state)
     trainer = build(method, kept=kept, execution=execution, schedule=Schedule(4, 0))
     shorten(trainer.plan)  # two epochs of three steps

@@ -16,6 +16,7 @@ from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.train import loop
 from sskd.train.averaging import Averaging
+from sskd.train.checkpoint import Checkpoint
 from sskd.train.distributed import World, join
 from sskd.train.gradients import gradients_of
 from sskd.train.loop import Schedule
@@ -29,7 +30,7 @@ ONE_GRAPH = partial(torch.compile, backend="aot_eager", fullgraph=True, dynamic=
 SAVES = Schedule(SIZE, 0, checkpoint_every=0.0)  # after every step
 
 
-def run(name: str, world: World, state: dict[str, Any] | None) -> Kept:
+def run(name: str, world: World, state: Checkpoint | None) -> Kept:
     kept = Kept(state)
     trainer = build(ALL[name], "fp64", kept, epochs=2, schedule=SAVES, world=world)
     shorten(trainer.plan)
@@ -37,7 +38,7 @@ def run(name: str, world: World, state: dict[str, Any] | None) -> Kept:
     return kept
 
 
-def middle(kept: Kept) -> dict[str, Any]:
+def middle(kept: Kept) -> Checkpoint:
     """The last stage's first checkpoint within an epoch: after one of two steps."""
     last = kept.saved[-1]["stage"]
     return next(state for state in kept.saved if state["stage"] == last and state["part"]["steps"] == 1)

@@ -1,5 +1,6 @@
 """A training, described by plain values."""
 
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from pathlib import Path

@@ -96,7 +96,7 @@ def plan(
         raise UserError(
             "crd remembers a row for each training image; how many there are is not known (of a stream, or without "
             "labels of all of them). Leave --reading.stream out, give a Distiller labels, or remember the last images "
-            "alone: the option queue, such as 16384."
+            "alone: --options.queue 16384."
         )
     counts = labels.bincount()
     others = len(labels) - int(counts.max())
