@@ -1,39 +1,25 @@
 """The package's functions. The command line calls the same ones, with the same names and defaults."""
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from typing import Any, Literal, ParamSpec
 
-from torch import nn
-from torch.utils.data import Dataset
-
+from sskd.arguments import Data, Named, data_argument, network_argument, run_folder, training_arguments
 from sskd.data import checked, load_source
-from sskd.data.in_memory import in_memory
-from sskd.data.source import Source
-from sskd.errors import UserError, unknown
+from sskd.errors import UserError
 from sskd.jobs.adopt import adopt, evaluated
 from sskd.jobs.execute import execute
 from sskd.jobs.job import Job
 from sskd.models.folders import is_factory
 from sskd.models.load import Brought
-from sskd.optim import Optim
 from sskd.progress import Display
 from sskd.ranges import LARGEST_SIDE, need_between, refuse_empty
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.train.protocols import Record
 from sskd.validation import convert
-
-if TYPE_CHECKING:
-    Named = str | nn.Module
-    Data = str | Dataset[Any] | Mapping[str, Any] | Sequence[Any]
-else:
-    Named = Data = str  # the command line, which reads these annotations, knows names only
-"""A network's name or place; in Python also a module. A data set's; in Python also images, see `distillation`."""
 
 P = ParamSpec("P")
 
@@ -99,19 +85,19 @@ def teaching(
     Raises:
         UserError: anything that the caller can put right.
     """
-    training = _checked(training, teaching)
+    training = training_arguments(training, teaching)
     settings = Training(**training)
     refuse_empty(model=model, init=init, out=out)
-    name, modules = _named(model, "student")
+    name, modules = network_argument(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
     brought = Brought(init, name, mean, std, weights=init_weights) if init else None
     if not init and not settings.epochs and name is not None and is_factory(name):
         brought = Brought(name, None, mean, std)  # it comes with its weights
     network = name or str(init)
-    data_name, source = _handed_over(data, reading)
+    data_name, source = data_argument(data, reading)
     return Job(
-        _folder(out, data_name, network, "ce" if settings.epochs else "checked", settings),
+        run_folder(out, data_name, network, "ce" if settings.epochs else "checked", settings),
         network,
         data_name,
         "ce",
@@ -199,19 +185,19 @@ def distillation(
         >>> done["classes"]
         ['0', '1']
     """
-    training = _checked(training, distillation)
+    training = training_arguments(training, distillation)
     settings = Training(**training)
     refuse_empty(student=student, teacher=teacher, student_init=student_init, out=out, cache=cache)
     need_between("teacher_size", teacher_size, 1, LARGEST_SIDE)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
-    name, student_modules = _named(student, "student")
-    place, teacher_modules = _named(teacher, "teacher")
+    name, student_modules = network_argument(student, "student")
+    place, teacher_modules = network_argument(teacher, "teacher")
     stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
     brought = Brought(place, *stated) if place else None
-    data_name, source = _handed_over(data, reading)
+    data_name, source = data_argument(data, reading)
     return Job(
-        _folder(out, data_name, str(name), method, settings),
+        run_folder(out, data_name, str(name), method, settings),
         str(name),
         data_name,
         method,
@@ -233,49 +219,6 @@ def distillation(
 
 
 distill = _carried_out(distillation, "distill")
-
-Side = Literal["student", "teacher"]
-
-
-def _named(network: Named | None, side: Side) -> tuple[str | None, dict[Side, nn.Module]]:
-    """A network's name; and the module, where one was handed over."""
-    if isinstance(network, nn.Module):
-        return f"module:{type(network).__name__}", {side: network}
-    if network is not None and not isinstance(network, str):
-        raise UserError(f"A {side} is a network's name or place, or a torch.nn.Module; got {network!r:.80}.")
-    return network, {}
-
-
-def _handed_over(data: Data, reading: Reading) -> tuple[str, Source | None]:
-    """A data set's name; and the images, where they were handed over."""
-    if isinstance(data, str):
-        if not data.strip():
-            raise UserError("data is empty. Name a data set (`sskd list data`) or a folder.")
-        return data, None
-    return in_memory(data, reading)
-
-
-def _checked(training: Mapping[str, Any], function: Callable[..., Job]) -> dict[str, Any]:
-    """The settings among a function's arguments, converted.
-
-    They stay a dictionary: the command line reads from the functions' own `Training(**training)` which there are.
-
-    Raises:
-        UserError: an argument that does not exist, with the nearest names; a value of another type or out of range.
-    """
-    known = [one.name for one in fields(Training)]
-    for name in training:
-        if name in (one.name for one in fields(Optim)):
-            raise UserError(f"There is no argument named {name!r}: it is one of optim's. Say optim=Optim({name}=...).")
-        if name not in known:
-            own = [name for name in inspect.signature(function).parameters if name != "training"]
-            raise unknown("argument", name, [*known, *own])
-    return vars(convert(training, Training, ""))
-
-
-def _folder(out: str | None, data: str, network: str, method: str, training: Training) -> Path:
-    data_name, name = (re.sub(r"[^\w.-]+", "-", Path(text.rpartition(":")[2]).name) for text in (data, network))
-    return Path(out or f"runs/{data_name}-{name}-{method}-seed{training.seed}")
 
 
 def evaluate(
@@ -317,7 +260,7 @@ def evaluate(
     """
     refuse_empty(network=network, architecture=architecture)
     need_between("size", size, 1, LARGEST_SIDE)
-    name, handed_over = _handed_over(data, reading)
+    name, handed_over = data_argument(data, reading)
     source = load_source(name, reading) if handed_over is None else checked(handed_over, reading)
     brought = Brought(network, architecture, mean, std, weights=weights)
     return evaluated(brought, source, size, device, trust_code)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from sskd.data.feed import Share
 from sskd.data.source import DataInfo
-from sskd.distiller_checks import check_images, check_ready, check_views, normalisation_of
+from sskd.distiller_checks import check_images, check_ready, check_views, normalisation_of, title_of
 from sskd.errors import UserError, unknown
 from sskd.files import make_folder, write_atomic
 from sskd.jobs.assemble import pair_of
@@ -28,7 +27,7 @@ from sskd.models.network import Network
 from sskd.models.taps import parse_taps
 from sskd.seeds import mix
 from sskd.train.distributed import World
-from sskd.train.step import Execution, Losses, Step, make_trainable
+from sskd.train.step import Execution, Losses, Step, autocast_as_now, make_trainable
 from sskd.views.pretext import Batch
 
 
@@ -100,9 +99,9 @@ class Distiller(nn.Module):
         self.normalises = mean is not None
         stated = normalisation_of(mean, std, image_shape[0])
         names = tuple(str(i) for i in range(num_classes))
-        self.student_network = Network(_title(student), student, stated, names, taps=parse_taps(student_taps or {}))
+        self.student_network = Network(title_of(student), student, stated, names, taps=parse_taps(student_taps or {}))
         self.teacher_network = (
-            Network(_title(teacher), teacher, stated, names, taps=parse_taps(teacher_taps or {})) if teacher else None
+            Network(title_of(teacher), teacher, stated, names, taps=parse_taps(teacher_taps or {})) if teacher else None
         )
         known = torch.empty(0, dtype=torch.int64) if labels is None else labels
         info = DataInfo("the loop", len(known), names, known, stated.mean, stated.std, image_shape)
@@ -189,7 +188,7 @@ class Distiller(nn.Module):
         check_ready(self.method, teacher and teacher.backbone, step.terms, index)
         batch = self._batch(images, labels, index)
         device = batch.images.device.type
-        networks = _autocast_as_now(device)
+        networks = autocast_as_now(device)
         for term in step.terms.values():
             term.autocast = networks  # for branches of networks, which run as networks do
         theirs, ours = step.teacher_outputs(batch), step.student_outputs(batch)
@@ -282,22 +281,6 @@ class Distiller(nn.Module):
         drawn = {name: term.draw(self.generator, numbers.cpu()) for name, term in step.terms.items()}
         epoch = torch.tensor(float(self.epoch), device=images.device)
         return Batch(made, labels, numbers.to(images.device), asked, epoch, all_sent(drawn, images.device))
-
-
-def _title(module: nn.Module) -> str:
-    """timm's name of an architecture, or the class's."""
-    record: Any = getattr(module, "pretrained_cfg", None) or {}
-    return str(record.get("architecture") or f"module:{type(module).__name__}")
-
-
-def _autocast_as_now(device: str) -> Any:
-    """A function that gives the autocast context in force now."""
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-    def networks() -> AbstractContextManager[object]:
-        return torch.autocast(device, dtype, enabled=enabled)
-
-    return networks
 
 
 def _without_teacher(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

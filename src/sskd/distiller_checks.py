@@ -74,3 +74,9 @@ def normalisation_of(mean: tuple[float, ...] | None, std: tuple[float, ...] | No
     if len(mean) != channels:
         raise UserError(f"mean and std need {channels} numbers, one for each channel; got {len(mean)}.")
     return Normalisation(tuple(mean), tuple(std), "the arguments")
+
+
+def title_of(module: nn.Module) -> str:
+    """timm's name of an architecture, or the class's."""
+    record: Any = getattr(module, "pretrained_cfg", None) or {}
+    return str(record.get("architecture") or f"module:{type(module).__name__}")

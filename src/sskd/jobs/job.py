@@ -91,7 +91,8 @@ def restored(out: Path, arguments: Mapping[str, Any], trust_code: bool = False) 
     if not trust_code and (named := _named_code(arguments)):
         raise UserError(untrusted(f"{out}/config.json", named))
     try:
-        plain: Any = convert({**arguments, "out": out}, _Described, "arguments")
+        described = {name: value for name, value in arguments.items() if name != "trust_code"}
+        plain: Any = convert({**described, "out": out}, _Described, "arguments")
     except UserError as error:
         raise UserError(
             f"{out}/config.json cannot be understood ({error}) Restore it, or look at the run with the version of sskd "

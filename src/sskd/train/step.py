@@ -235,6 +235,16 @@ def run_network(tapped: Tapped, images: Float[Tensor, "N C H W"], execution: Exe
     return {name: _raised(value) for name, value in values.items()}
 
 
+def autocast_as_now(device: str) -> Callable[[], AbstractContextManager[object]]:
+    """A function that gives the autocast context in force now."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def networks() -> AbstractContextManager[object]:
+        return torch.autocast(device, dtype, enabled=enabled)
+
+    return networks
+
+
 def _raised(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
