@@ -88,7 +88,7 @@ def test_without_a_checkpoint_the_log_begins_anew(tmp_path: Path) -> None:
         (b'{"epoch"\n', "is damaged"),
         (b"null\n", "expected names with values; got None"),
         (b"[1]\n", "expected names with values"),
-        (b"{}\n", "missing required field stage"),
+        (b"{}\n", "stage is missing"),
         (b'{"stage": "s", "seconds": "long"}\n', "seconds: expected a number; got 'long'"),
     ],
 )

@@ -16,6 +16,14 @@ START_ANEW = "Restore it, or start anew with another --out."
 FINISH_AGAIN = "Delete it, and the command that made the run finishes it again."
 
 
+class TrainingConfig(TypedDict, total=False):
+    """`training` among the arguments; the keys that are read."""
+
+    epochs: int | None
+    seed: int
+    optim: dict[str, Any] | None
+
+
 class ArgumentsConfig(TypedDict, total=False):
     """`arguments` in config.json: what a run was asked for; see `jobs.job.Job`."""
 
@@ -24,7 +32,7 @@ class ArgumentsConfig(TypedDict, total=False):
     method: str
     fraction: float
     options: dict[str, Any]
-    training: dict[str, Any]
+    training: TrainingConfig
     reading: dict[str, Any]
     teacher: dict[str, Any] | None
     init: dict[str, Any] | None
@@ -68,6 +76,7 @@ class RunConfig(TypedDict, total=False):
     data: DataConfig
     teacher: TeacherConfig
     labels: dict[str, Any]
+    optim: dict[str, Any]
     stages: list[StageConfig]
     class_names: list[str]
     execution: dict[str, Any]
@@ -160,6 +169,17 @@ def parse_line(line: bytes, where: str) -> Record:
     convert(value, LogLine, where, START_ANEW)
     record: Record = value
     return record
+
+
+def log_damage(path: Path, read: int) -> str:
+    """What is wrong with the line of a log after the first `read` lines; empty where there is none."""
+    lines = whole_lines(path)
+    try:
+        for number, line in enumerate(lines[read:], read + 1):
+            parse_line(line, f"{path}, line {number}")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 PLACES = ("arguments.data", "arguments.teacher.place", "arguments.init.place")

@@ -12,7 +12,8 @@ from sskd.bench.table import unit_of
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.files import held
-from sskd.report.shapes import Config, Record, Result, Study, Table
+from sskd.report.shapes import Study, Table
+from sskd.run_files import LogLine, RunConfig, RunResult, log_damage
 from sskd.validation import convert
 
 Values = Mapping[str, Any]
@@ -161,16 +162,16 @@ def read_run(folder: Path) -> FoundRun:
     config, problem = read_object(files["config.json"])
     if config is None:
         return FoundRun(folder, "broken", problem=problem)
-    if problem := _unlike(config, Config, files["config.json"]):
+    if problem := _unlike(config, RunConfig, files["config.json"]):
         return FoundRun(folder, "broken", problem=problem)
     result, problem = read_object(files["result.json"]) if files["result.json"].exists() else (None, "")
-    if result is not None and (problem := _unlike(result, Result, files["result.json"])):
+    if result is not None and (problem := _unlike(result, RunResult, files["result.json"])):
         result = None
     cell, records = None, list[Values]()
     try:
-        records = _epochs(read_costs(files["log.jsonl"]))
-        damage = _unlike(records, list[Record], files["log.jsonl"])
-        if damage:
+        lines = read_costs(files["log.jsonl"])
+        records = _epochs(lines)
+        if damage := _unlike(lines, list[LogLine], files["log.jsonl"]) or log_damage(files["log.jsonl"], len(lines)):
             problem, records = problem or damage, []
         else:
             cell = cell_of(Task(folder.as_posix(), "student", folder, {}), config, result, records)
