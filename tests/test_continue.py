@@ -120,7 +120,7 @@ def test_damaged_checkpoint(
     """The one before it is taken; where that is damaged too, both are named, and nothing is changed."""
     run, whole = tmp_path / "run", tmp_path / "whole" / "run"
     assert distil("--out", whole, *SHORT).code == 0
-    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 10)  # after the student's first epoch
+    stop_after(monkeypatch, lambda: distil("--out", run, *SHORT), 10)  # all is trained, nothing finished
     last, previous = run / "checkpoint.pt", run / "checkpoint.previous.pt"
     good = previous.read_bytes()
 
