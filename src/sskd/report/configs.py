@@ -11,7 +11,7 @@ from sskd.report.command import command_of
 from sskd.report.found import FoundRun, Values
 from sskd.report.sections import Section
 
-_LEFT_OUT = ("class_names", "measured_seconds_per_step", "environment.command")
+_LEFT_OUT = ("class_names", "sha256", "measured_seconds_per_step", "environment.command")
 _WORDS = {"finished": "finished", "running": "running", "begun": "not finished", "broken": "broken"}
 LONG = 160  # characters of a value that are shown
 
