@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sskd.report.conditions import conditions_of, differing, said, said_short
+from sskd.report.conditions import conditions_of, described, differing
 from sskd.report.export import as_csv, as_markdown
 from sskd.report.found import find, read_run
 from sskd.report.page import Page, as_html, gather
@@ -176,10 +176,38 @@ def test_methods_are_ranked_over_the_tables_that_all_of_them_are_in(tmp_path: Pa
 
 def test_labels_are_short_and_full_texts_are_kept() -> None:
     values = {"epochs": 1, "optim.lr": 0.1, "optim.milestones": [1, 2, 3, 4, 5], "init": "a" * 60, "flag": False}
-    names = list(values)
-    assert said_short(values, names) == "1 epoch, lr 0.1, milestones 1, 2, 3 ..., 2 more"
-    assert said(values, names) == f"1 epoch, lr 0.1, milestones 1, 2, 3, 4, 5, init {'a' * 60}, flag off"
-    assert said_short(values, ["init"]) == f"init {'a' * 21}..."
+    (texts,) = described({"x": values}, list(values)).values()
+    assert texts[0] == "1 epoch, lr 0.1, milestones 1, 2, 3 ..., 2 more"
+    assert texts[1] == f"1 epoch, lr 0.1, milestones 1, 2, 3, 4, 5, init {'a' * 60}, flag off"
+    assert described({"x": values}, ["init"])["x"][0] == f"init {'a' * 21}..."
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"d": [1, 2, 3, 4]}, {"d": [1, 2, 3, 5]}),
+        ({"d": 0.05}, {"d": 0.050001}),
+        ({"d": "a" * 40}, {"d": "a" * 41}),
+        ({"a": 1, "b": 1, "c": 1, "d": 1}, {"a": 1, "b": 1, "c": 1, "d": 2}),
+        ({"train_fingerprint": "x", "d": 1}, {"train_fingerprint": "y", "d": 1}),
+    ],
+)
+def test_what_differs_has_another_label(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Else runs that differ would be averaged as repetitions of each other."""
+    short = [text for text, _ in described({0: one, 1: other, 2: dict.fromkeys(one, 7)}, list(one)).values()]
+    assert len(set(short)) == 3
+
+
+def test_a_difference_that_is_not_shown_keeps_seeds_apart(tmp_path: Path) -> None:
+    trained(tmp_path, "ce", "ce", 0.0)
+    for seed, last in ((0, 4), (1, 5)):
+        trained(tmp_path, f"kd-{seed}", "kd", 5.0, seed, options__layers=[1, 2, 3, last])
+    (group,) = page_of(tmp_path).parts[0].section.groups
+    assert {row["label"]: row["n"] for row in group.rows[1:]} == {
+        "ce": 1,
+        "kd (layers 1, 2, 3, 4)": 1,
+        "kd (layers 1, 2, 3, 5)": 1,
+    }
 
 
 def test_a_method_keeps_its_colour_on_the_page(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sskd.files import flat
 from sskd.reading import Reading
@@ -20,6 +20,7 @@ EXECUTION = (
 SEEN = ("fraction", "per_class", "noise", "noise_kind")  # said by the labels of a table's title
 _FOLLOWS = ("train_images", "train_fingerprint")  # from other settings: said only where nothing else differs
 _TEACHING = ("teacher_data", "teacher_labels")
+Key = TypeVar("Key")
 SHOWN = 3  # differences that a label says
 ITEMS = 3  # of a list
 LETTERS = 24  # of a text
@@ -77,18 +78,31 @@ def differing(values: Iterable[Values]) -> list[str]:
     every = list(values)
     names = dict.fromkeys(name for one in every for name in one)
     found = [name for name in names if len({key_of({"": one.get(name)}) for one in every}) > 1]
-    found = [name for name in found if name not in _FOLLOWS] or found
     first = ("epochs", "batch_size", "optim.lr", "optim.schedule")
     return sorted(found, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
-def said(values: Values, names: Sequence[str]) -> str:
-    """Values in full: `2 epochs, lr 0.1`."""
+def described(values: Mapping[Key, Values], names: Sequence[str]) -> dict[Key, tuple[str, str]]:
+    """Each one's values of these names, short and in full: `2 epochs, lr 0.1, milestones 1, 2, 3 ..., 2 more`.
+
+    What differs in any of the names differs in the short text, too: where cutting would hide it, nothing is cut.
+    """
+    telling = [name for name in names if name not in _FOLLOWS] or names
+    found, meant = dict[Key, tuple[str, str]](), dict[str, set[str]]()
+    for key, one in values.items():
+        found[key] = _short(one, telling), _full(one, telling)
+        meant.setdefault(found[key][0], set()).add(key_of({name: one.get(name) for name in names}))
+    for key, one in values.items():
+        if len(meant[found[key][0]]) > 1:
+            found[key] = (_full(one, names),) * 2
+    return found
+
+
+def _full(values: Values, names: Sequence[str]) -> str:
     return ", ".join(_phrase(name, values.get(name), cut=False) for name in names)
 
 
-def said_short(values: Values, names: Sequence[str]) -> str:
-    """The first few values, long ones cut: `2 epochs, lr 0.1, milestones 150, 180, 210 ..., 2 more`."""
+def _short(values: Values, names: Sequence[str]) -> str:
     shown = [_phrase(name, values.get(name), cut=True) for name in names[:SHOWN]]
     more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
     return ", ".join([*shown, *more])
@@ -110,7 +124,7 @@ def _text(value: Any, cut: bool) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if cut else f"{value!r}".removesuffix(".0")
     if isinstance(value, list | tuple):
         items = [_text(one, cut) for one in (value[:ITEMS] if cut else value)]
         return ", ".join(items) + (" ..." if cut and len(value) > ITEMS else "")
@@ -153,8 +167,9 @@ def named_apart(runs: Sequence[FoundRun], labels: Mapping[str, str]) -> dict[str
     for label, members in _by_label(runs, found).items():
         if len(set(map(seed_of, members))) < len(members):
             settings = {str(run.folder): execution_of(run) for run in members}
-            names = differing(settings.values())
-            found |= {folder: _with(label, said_short(one, names)) for folder, one in settings.items() if names}
+            if names := differing(settings.values()):
+                texts = described(settings, names)
+                found |= {folder: _with(label, short) for folder, (short, _) in texts.items()}
     for label, members in _by_label(runs, found).items():
         seen, ends = set[Any](), last_parts([run.folder for run in members])
         for run, end in zip(members, ends, strict=True):

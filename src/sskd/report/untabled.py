@@ -12,14 +12,13 @@ from sskd.bench.task import Task
 from sskd.report.conditions import (
     SEEN,
     conditions_of,
+    described,
     differing,
     key_of,
     last_parts,
     method_of,
     named_apart,
     options_of,
-    said,
-    said_short,
     seed_of,
     varying_options,
     without_teaching,
@@ -123,11 +122,12 @@ def _key(one: _Alike) -> str:
 def _names(groups: Sequence[Sequence[FoundRun]]) -> tuple[dict[Path, str], dict[Path, str]]:
     """Each run's method with the options that set it apart under the same conditions, short and in full."""
     varying, short, full = varying_options(groups), dict[str, str](), dict[Path, str]()
-    for run in {str(run.folder): run for group in groups for run in group}.values():
-        method, options = method_of(run), options_of(run)
-        names = varying.get(method, [])
-        short[str(run.folder)] = f"{method} ({said_short(options, names)})" if names else method
-        full[run.folder] = f"{method} ({said(options, names)})" if names else method
+    options: dict[str, dict[Path, Values]] = {}
+    for run in (run for group in groups for run in group):
+        options.setdefault(method_of(run), {})[run.folder] = options_of(run)
+    for method, values in options.items():
+        for folder, texts in described(values, varying[method]).items():
+            short[str(folder)], full[folder] = (f"{method} ({text})" if text else method for text in texts)
     for group in groups:
         short |= named_apart(group, {str(run.folder): short[str(run.folder)] for run in group})
     return {Path(folder): label for folder, label in short.items()}, full
@@ -145,8 +145,9 @@ def _tables(several: Sequence[_Alike], names: dict[Path, str], full: dict[Path, 
         shown = [name for name in varying if name not in SEEN]
         places = _places(members)
         alone = list[Group]()
+        texts = described({_key(one): one.conditions for one in members}, shown)
         for one in members:
-            conditions, details = said_short(one.conditions, shown), said(one.conditions, shown)
+            conditions, details = texts[_key(one)]
             place = places.get(one.weights, "")
             for run in one.runs:
                 seen = _seen(run).short if set(SEEN) & set(varying) else ""
@@ -210,10 +211,8 @@ def _teachers_table(teachers: Sequence[FoundRun], made: Tables) -> Group:
     short, full = dict[str, str](), dict[str, str]()
     for network, runs in kinds.items():
         conditions = {str(run.folder): without_teaching(conditions_of(run)) for run in runs}
-        varying = differing(conditions.values())
-        for folder, values in conditions.items():
-            short[folder] = f"{network} ({said_short(values, varying)})" if varying else network
-            full[folder] = f"{network} ({said(values, varying)})" if varying else network
+        for folder, texts in described(conditions, differing(conditions.values())).items():
+            short[folder], full[folder] = (f"{network} ({text})" if text else network for text in texts)
     short = named_apart(teachers, short)
     cells, details = list[Cell](), dict[str, str]()
     for run in teachers:
