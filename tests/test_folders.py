@@ -16,6 +16,7 @@ from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, Facts, load_folder, load_network
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
+from tests.conftest import Cli
 from tests.test_checkpoints import NAMES, SCALE, load, logits, make
 
 
@@ -167,3 +168,33 @@ def test_folder_whose_weights_are_of_another_network(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "cifar_resnet8" / "model.safetensors", tmp_path / "cifar_resnet14" / "model.safetensors")
     with pytest.raises(UserError, match=r"These weights are not of cifar_resnet14\. Keys missing: layer1"):
         load_folder(tmp_path / "cifar_resnet14")
+
+
+def test_weights_of_a_folder_that_timm_wrote_without_safetensors(tmp_path: Path) -> None:
+    network = make("test_resnet")
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["written_by"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(safetensors.torch.load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    assert torch.equal(logits(load_folder(tmp_path).eval()), logits(network))
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"no weights in .*; looked for model\.safetensors, pytorch_model\.bin"):
+        load_folder(tmp_path)
+
+
+def test_teachers_of_nan_are_refused_everywhere(few: Path, teacher: Path, sskd: Cli, tmp_path: Path) -> None:
+    shutil.copytree(teacher / "student", tmp_path / "nan")
+    file = tmp_path / "nan" / "model.safetensors"
+    state = safetensors.torch.load_file(file)
+    state["conv1.weight"] = state["conv1.weight"] * float("nan")
+    safetensors.torch.save_file(state, file)
+    words = ("--data", few, "--out", tmp_path / "out")
+    for command in (
+        ("evaluate", "--data", few, "--network", tmp_path / "nan"),
+        ("teacher", *words, "--init", tmp_path / "nan", "--epochs", "0"),
+        ("distill", *words, "--student", "cifar_resnet8", "--method", "kd", "--teacher", tmp_path / "nan"),
+    ):
+        refused = sskd(*command)
+        assert refused.code == 2 and "not finite: NaN or infinity in conv1.weight" in refused.err

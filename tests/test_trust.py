@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import timm
 import torch
 
@@ -201,20 +200,6 @@ def test_a_repository_of_the_hub_is_read_alike(tmp_path: Path, monkeypatch: pyte
         load_network(Brought("hf-hub:someone/something"), FACTS)
 
 
-def test_weights_of_a_folder_that_timm_wrote_without_safetensors(tmp_path: Path) -> None:
-    network = make("test_resnet")
-    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["written_by"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    torch.save(safetensors.torch.load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
-    (tmp_path / "model.safetensors").unlink()
-    assert torch.equal(logits(load_folder(tmp_path).eval()), logits(network))
-    (tmp_path / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match=r"no weights in .*; looked for model\.safetensors, pytorch_model\.bin"):
-        load_folder(tmp_path)
-
-
 # run configs
 
 
@@ -303,19 +288,3 @@ def test_a_ready_module_is_kept_and_its_probabilities_are_warned_about(own_code:
     assert network.normalisation.mean == (0.5,) and network.class_names == ("0", "1", "2")
     again = sskd("teacher", "--data", few, "--model", "cifar_resnet8", "--epochs", "0", "--out", "no")
     assert again.code == 2 and "or a --model that brings its own" in again.err
-
-
-def test_teachers_of_nan_are_refused_everywhere(few: Path, teacher: Path, sskd: Cli, tmp_path: Path) -> None:
-    shutil.copytree(teacher / "student", tmp_path / "nan")
-    file = tmp_path / "nan" / "model.safetensors"
-    state = safetensors.torch.load_file(file)
-    state["conv1.weight"] = state["conv1.weight"] * float("nan")
-    safetensors.torch.save_file(state, file)
-    words = ("--data", few, "--out", tmp_path / "out")
-    for command in (
-        ("evaluate", "--data", few, "--network", tmp_path / "nan"),
-        ("teacher", *words, "--init", tmp_path / "nan", "--epochs", "0"),
-        ("distill", *words, "--student", "cifar_resnet8", "--method", "kd", "--teacher", tmp_path / "nan"),
-    ):
-        refused = sskd(*command)
-        assert refused.code == 2 and "not finite: NaN or infinity in conv1.weight" in refused.err
