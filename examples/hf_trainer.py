@@ -71,6 +71,7 @@ def main(epochs: int = 8, teacher_epochs: int = 8, images: int = 1000, out: str 
     train, test = digits(slice(images)), digits(slice(1000, None))
     given: dict[str, Any] = {"per_device_train_batch_size": 50, "learning_rate": 1e-3, "save_strategy": "no"}
     given |= {"report_to": [], "use_cpu": True, "disable_tqdm": True, "dataloader_drop_last": True}
+    given |= {"remove_unused_columns": False}  # the Distiller calls them images and labels
     teacher, student = networks()
     Trainer(teacher, TrainingArguments(out, num_train_epochs=teacher_epochs, **given), train_dataset=train).train()
     facts: dict[str, Any] = {"num_classes": 10, "image_shape": (3, SIDE, SIDE), "epochs": epochs}

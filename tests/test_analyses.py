@@ -198,7 +198,7 @@ def test_what_has_moved(distilled: Path, teacher: Path, few: Path, sskd: Cli, tm
         (("inspect", "TEACHER", "--split", "validation"), "has no validation images; it has train, test"),
         (("inspect", "RUN", "--images", "0"), "at least 1; got 0"),
         (("similarity", "RUN", "--images", "3"), "at least 4"),
-        (("probe", "RUN", "--data", "digits", "--validation", "0"), "validation above 0"),
+        (("probe", "RUN", "--data", "digits", "--validation", "0"), "validation must be above 0; got 0"),
         (("probe", "RUN/student/model.safetensors", "--data", "digits"), "--classes N"),
         (("probe", "nowhere", "--data", "digits"), "There is no network at nowhere"),
         (("probe", "TEACHER/student", "--side", "teacher", "--data", "digits"), "is no run directory"),

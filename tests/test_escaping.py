@@ -127,7 +127,7 @@ def test_bars_and_benches_obey_no_name(tmp_path: Path) -> None:
         assert isinstance(display._bar, Progress)
         console.print(display._bar)
     text = text_of(console)
-    assert "a[/b] -> b\\x1b[31m" in text and "[/x]kd" in text and "[/b]\\x1b[31m stage epoch 1/2" in text
+    assert "a[/b] -> b\\x1b[31m" in text and "[/x]kd" in text and "[/b]\\x1b[31m: stage epoch 1/2" in text
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json"])

@@ -19,11 +19,11 @@ PAIRS: list[tuple[str, str, int, set[str]]] = [
     ("resnet10t", "mobilenetv3_small_050", 64, {"fsp", "kdsvd", "one", "hsakd"}),
     ("torchvision:resnet18", "regnetx_002", 64, {"fsp", "kdsvd", "one", "hsakd"}),
     ("convnext_atto", "torchvision:shufflenet_v2_x0_5", 64,
-     {"at", "vid", "nst", "ab", "fsp", "kdsvd", "one", "hsakd"}),  # four stages against three
+     {"at", "vid", "nst", "ab", "fsp", "kdsvd", "reviewkd", "one", "hsakd"}),  # four stages against three
     ("cifar_vgg8", "cifar_mobilenet_v2", 32, {"fsp", "kdsvd"}),
     ("cifar_wrn_16_1", "cifar_shufflenet_v1", 32, {"fsp", "kdsvd"}),
     ("test_vit", "cifar_resnet8", 160,
-     {"fitnet", "at", "sp", "vid", "ab", "ft", "fsp", "nst", "kdsvd", "irg", "hsakd"}),  # tokens
+     {"fitnet", "at", "sp", "vid", "ab", "ft", "fsp", "nst", "kdsvd", "irg", "reviewkd", "hsakd"}),  # tokens
 ]  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_small_images_are_taken_as_they_are(sskd: Cli, teacher: Path, few: Path,
 
 def test_nothing_is_no_path(sskd: Cli, teacher: Path) -> None:
     """An empty variable of a shell would label the working directory."""
-    for words, said in ((("",), "A path among the images is empty"), (("x.png", "--out", ""), "--out is empty")):
+    for words, said in ((("",), "A path among the images is empty"), (("x.png", "--out", ""), "out is empty")):
         done = sskd("predict", "--run", teacher, *words)
         assert done.code == 2 and said in done.err
 

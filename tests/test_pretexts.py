@@ -179,10 +179,10 @@ def test_exemplar_counts_as_the_teachers_head_does() -> None:
 
 
 def test_exemplar_says_what_it_takes() -> None:
-    (note,) = planned(facts(teacher_size=40960), pretext="exemplar").notes
+    _, note = planned(facts(teacher_size=40960), pretext="exemplar").notes
     assert "40,960 training images are as many answers" in note
     assert "student's head takes 0.9 MiB" in note and "take 0.62 MiB for each image" in note
-    whole, drawn = planned(facts(teacher_size=40960), pretext="exemplar", answers=8192).notes
+    _, whole, drawn = planned(facts(teacher_size=40960), pretext="exemplar", answers=8192).notes
     assert "0.12 MiB for each image" in whole and "8,192 of the answers are drawn in each step" in drawn
 
 

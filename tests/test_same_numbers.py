@@ -35,7 +35,7 @@ def test_a_run_is_measured_as_it_measured_itself(
         seen.clear()
         found = evaluate(str(place), str(few))
         assert (found["top1"], found["precision"], found["notes"]) == (measured["last"]["test"]["top1"], "bf16", [])
-        assert seen == [False, True], "once to look at its taps"
+        assert seen[-1] and not any(seen[:-1]), "but for looks at its taps and outputs before"
     assert sskd("inspect", run, "--points", "0").code == 0
     looked = read(run / "analyses" / "inspect.json")
     assert looked["top1"] == pytest.approx(measured["last"]["test"]["top1"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from sskd.stopping import Terminated, handling_sigterm, saving_on_sigterm, stop_
 from sskd.train import loop
 from sskd.train.optim import learning_rate
 from tests.trainers import Kept, build, equal
+
+
+@pytest.fixture(autouse=True)
+def default_handler() -> Iterator[None]:
+    """Other tests may have left a handler: Ray's ends the process."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def terminate(*_: object) -> None:

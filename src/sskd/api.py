@@ -30,7 +30,7 @@ def carry_out(job: Job) -> Record:
     Raises:
         UserError: anything that the caller can put right.
     """
-    with Display(title=job.out.resolve().name) as display:
+    with Display(title=job.out.absolute().name) as display:
         return execute(job, display) if job.training.epochs else adopt(job, job.load_source(), display)
 
 

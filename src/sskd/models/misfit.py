@@ -111,7 +111,7 @@ def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str, sid
     if len(keys) == 1 and len(there) == 4 and there[2:] == here[2:] and there[0] == here[0]:
         return (
             f"They take images of {there[1]} channels, and {name} was built for {here[1]}. Give a mean and a std of "
-            f"{there[1]} values."
+            f"{there[1]} values each: --teacher_mean and --teacher_std (teacher, evaluate: --mean, --std)."
         )
     return f"The names are those of {name}, but its layers have other widths: name the variant that the weights are of."
 
