@@ -190,6 +190,18 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "bytes": (lambda: distiller()(images().byte(), LABELS[:6]), "not torch.uint8: divide bytes by 255"),
     "no index": (lambda: distiller("crd")(images(), LABELS[:6]), "Call the Distiller with index"),
     "no labels": (lambda: distiller("crd", labels=None), "give a Distiller labels"),
+    "one image": (
+        lambda: distiller()(images(1), LABELS[:1]),
+        "its term head.; a batch of one image has nothing to compare",
+    ),
+    "label": (
+        lambda: distiller()(images(), LABELS[:6] + 3),
+        "Labels are from 0 to 3, by num_classes; got labels from 3 to 6",
+    ),
+    "no network": (lambda: distiller(student="resnet18"), "The student is a torch.nn.Module.*got 'resnet18'"),  # type: ignore[arg-type]
+    "options": (lambda: distiller(options=[1]), r"options: expected names with values; got \[1\]"),
+    "taps": (lambda: distiller(student_taps={"a": 3}), "student_taps.*expected text; got"),
+    "epochs": (lambda: distiller(epochs=-1), "epochs is a whole number, 1 or more; got -1"),
     "stage": (lambda: distiller().set_stage("heads"), "no stage of sskd named 'heads'. Did you mean 'head'"),
     "method": (lambda: distiller("skd"), "There is no method named 'skd'"),
     "option": (lambda: distiller("sskd", options={"ratio": 1}), "no option of sskd named 'ratio'"),
@@ -224,3 +236,31 @@ def test_compiled_it_gives_the_same() -> None:
     expected = mine.eval()(images(), LABELS[:SIZE])
     compiled = torch.compile(mine, backend="eager")(images(), LABELS[:SIZE])
     torch.testing.assert_close(compiled.terms, expected.terms)
+
+
+@pytest.mark.parametrize("place", ["a flipped bit", "a cut"])
+def test_a_damaged_head_is_refused(place: str, tmp_path: Path) -> None:
+    mine = distiller()
+    mine.save_shared(tmp_path / "head")
+    content = bytearray((tmp_path / "head").read_bytes())
+    content[-5] ^= 1
+    (tmp_path / "head").write_bytes(content if place == "a flipped bit" else content[:-9])
+    with pytest.raises(UserError, match=r"head cannot be read \(.*Give a file that save_shared has written"):
+        mine.load_shared(tmp_path / "head")
+
+
+def test_notes_say_what_was_scaled() -> None:
+    assert distiller().notes == (
+        "head_epochs: 1 epoch, the published 60 of 240 beside the student's 4 (--options.head_epochs N for another "
+        "number).",
+    )
+
+
+def test_labels_are_looked_at_once_in_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look waits for the device."""
+    seen = list[int]()
+    monkeypatch.setattr("sskd.distiller_checks.check_labels_known", lambda labels, _: seen.append(len(labels)))
+    mine = distiller("kd")
+    for _ in range(3):
+        mine(images(), LABELS[:SIZE])
+    assert seen == [SIZE]

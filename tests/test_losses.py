@@ -134,6 +134,17 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "preset": (lambda: SSKDLoss(preset="best"), "preset is one of released, arxiv, supplement; got 'best'"),
     "ratio": (lambda: SSKDLoss(ratio_ss=2), "ratio_ss is the share of wrong rows to transfer, from 0 to 1; got 2"),
+    "temperature": (lambda: KDLoss(0), "temperature must be above 0; got 0"),
+    "dkd temperature": (lambda: DKDLoss(temperature=-1), "temperature must be above 0; got -1"),
+    "margin": (lambda: ABLoss([(3, 4, 4)], [(3, 4, 4)], margin=-1), "margin must be above 0"),
+    "shapes": (lambda: ABLoss([(3, 4, 4)], []), "as many stages of the student as of the teacher.*got 1 and 0"),
+    "labels": (lambda: DKDLoss()(of(4, 10), of(4, 10), LABELS), r"each of the 4 images, \[B\]; got \[2\]"),
+    "mixed labels": (lambda: DKDLoss()(of(2, 9), of(2, 9), of(2, 9)), r"got \[2, 9\]. Mixed or one-hot"),
+    "float labels": (
+        lambda: DKDLoss()(of(2, 9), of(2, 9), of(2)),
+        "class numbers, such as torch.int64; got torch.float32",
+    ),
+    "maps in a list": (lambda: SPLoss()([of(2, 8)], [of(2, 8)]), "takes one tensor of each network"),  # type: ignore[arg-type]
     "kd": (lambda: KDLoss()(of(2, 10), of(2, 100)), "other classes"),
     "kd images": (lambda: KDLoss()(of(2, 10), of(3, 10)), "other images or views"),
     "dkd": (lambda: DKDLoss()(of(2, 10), of(2, 9), LABELS), "other classes"),

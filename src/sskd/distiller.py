@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sskd import distiller_checks as checks
 from sskd.data.feed import Share
 from sskd.data.source import DataInfo
-from sskd.distiller_checks import check_images, check_ready, check_views, normalisation_of, title_of
 from sskd.errors import UserError, unknown
 from sskd.files import make_folder, write_atomic
 from sskd.jobs.assemble import pair_of
@@ -24,10 +23,11 @@ from sskd.methods.options import check_options
 from sskd.methods.plan import Optim, Stage
 from sskd.models.checkpoints import save_network
 from sskd.models.network import Network
-from sskd.models.taps import parse_taps
 from sskd.seeds import mix
+from sskd.tensor_files import read_tensor_file, tensor_file
 from sskd.train.distributed import World
 from sskd.train.step import Execution, Losses, Step, autocast_as_now, make_trainable
+from sskd.validation import convert
 from sskd.views.pretext import Batch
 
 
@@ -95,34 +95,34 @@ class Distiller(nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
+        checks.check_networks(student, teacher, num_classes, epochs)
+        given = convert(dict(options) if isinstance(options, Mapping) else options or {}, dict[str, Any], "options")
         self.method, self.image_shape, self.num_classes = method, image_shape, num_classes
         self.normalises = mean is not None
-        stated = normalisation_of(mean, std, image_shape[0])
-        names = tuple(str(i) for i in range(num_classes))
-        self.student_network = Network(title_of(student), student, stated, names, taps=parse_taps(student_taps or {}))
+        stated = checks.normalisation_of(mean, std, image_shape[0])
+        self.student_network = checks.wrapped(student, "student", stated, num_classes, student_taps)
         self.teacher_network = (
-            Network(title_of(teacher), teacher, stated, names, taps=parse_taps(teacher_taps or {})) if teacher else None
+            checks.wrapped(teacher, "teacher", stated, num_classes, teacher_taps) if teacher else None
         )
         known = torch.empty(0, dtype=torch.int64) if labels is None else labels
-        info = DataInfo("the loop", len(known), names, known, stated.mean, stated.std, image_shape)
+        info = DataInfo(
+            "the loop", len(known), self.student_network.class_names, known, stated.mean, stated.std, image_shape
+        )
         make = find_method(method)
-        check_options(make, method, options or {})
+        check_options(make, method, given)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(seed, "method"))  # the seed of `sskd distill`, so that heads are the same
             pair = pair_of(self.student_network, self.teacher_network, info)
-            self.plan = make(pair, epochs=epochs, optim=Optim(lr=0.05), **(options or {}))
+            self.plan = make(pair, epochs=epochs, optim=Optim(lr=0.05), **given)
         self.shared_modules = nn.ModuleDict(dict(self.plan.modules))
-        self.terms = nn.ModuleDict(
-            {
-                f"in_{s.name}": nn.ModuleDict({name: term for name, (_, term) in s.loss.items()})
-                for s in self.plan.stages
-            }
-        )
+        terms = {f"in_{s.name}": nn.ModuleDict({n: t for n, (_, t) in s.loss.items()}) for s in self.plan.stages}
+        self.terms = nn.ModuleDict(terms)
         self.stages: tuple[Stage, ...] = self.plan.stages
+        self.notes: tuple[str, ...] = self.plan.notes  # worth knowing: memory, lengths that were scaled
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 0
         self.relations = "global" if gather_distributed else "per_device"
-        check_views(self.plan.views, self.normalises)
+        checks.check_views(self.plan.views, self.normalises)
         self.register_state_dict_post_hook(_without_teacher)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_teacher_is_not_missed)  # type: ignore[no-untyped-call]
         self.set_stage(self.stages[0].name)
@@ -147,6 +147,7 @@ class Distiller(nn.Module):
         self.epoch = 0
         step = Step(self.stage, self.student_network, self.teacher_network, Execution(), self._world())
         self.__dict__["_step"] = step  # no submodule: what it runs is registered here
+        self._labels_unseen = True
         self.train()
 
     def set_epoch(self, epoch: int) -> None:
@@ -184,8 +185,12 @@ class Distiller(nn.Module):
             UserError: images of another shape; a network in the wrong mode; no index where one is needed.
         """
         teacher, step = self.teacher_network, self.__dict__["_step"]
-        check_images(self.method, images, labels, self.plan.views.views, self.image_shape)
-        check_ready(self.method, teacher and teacher.backbone, step.terms, index)
+        checks.check_images(self.method, images, labels, self.plan.views.views, self.image_shape)
+        together = len(images) * (step.world.size if self.relations == "global" else 1)
+        checks.check_ready(self.method, teacher and teacher.backbone, step.terms, together, index)
+        if self._labels_unseen:  # looked at once in a stage, since it waits for the device
+            checks.check_labels_known(labels, self.num_classes)
+            self._labels_unseen = False
         batch = self._batch(images, labels, index)
         device = batch.images.device.type
         networks = autocast_as_now(device)
@@ -203,9 +208,8 @@ class Distiller(nn.Module):
         """Save what depends on the teacher alone, such as SSKD's head, for the next student of this teacher."""
         tensors = {key: value.detach().cpu().contiguous() for key, value in self.shared_modules.state_dict().items()}
         make_folder(Path(path).parent)
-        write_atomic(
-            Path(path), save(tensors, {"method": self.method, "modules": json.dumps(str(self.shared_modules))})
-        )
+        described = {"method": self.method, "modules": json.dumps(str(self.shared_modules))}
+        write_atomic(Path(path), tensor_file(tensors, described))
 
     def load_shared(self, path: str | Path) -> None:
         """Take what `save_shared` saved; the stages that train it are left out of `stages`.
@@ -214,10 +218,8 @@ class Distiller(nn.Module):
             UserError: no such file, a damaged one, or one of another method or another teacher's widths.
         """
         try:
-            with safe_open(path, "pt") as file:
-                described = file.metadata() or {}
-            tensors = load(Path(path).read_bytes())
-        except (OSError, SafetensorError) as error:
+            described, tensors = read_tensor_file(Path(path))
+        except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"{path} cannot be read ({error}). Give a file that save_shared has written.") from error
         if described.get("modules") != json.dumps(str(self.shared_modules)):
             raise UserError(
@@ -234,8 +236,11 @@ class Distiller(nn.Module):
         class_names: tuple[str, ...] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        architecture: str | None = None,
     ) -> None:
         """Write the student as a folder that timm and `sskd evaluate` load: model.safetensors and config.json.
+
+        Of a network that is none of timm's, `architecture` says what makes it again: package.module:factory.
 
         Raises:
             UserError: nobody says how images are normalised, or other than `num_classes` names are given.
@@ -248,8 +253,8 @@ class Distiller(nn.Module):
                 "The folder is to say how images are normalised: give the mean and std per channel, for pixels in "
                 "[0, 1], that your loop normalised with."
             )
-        stated = network.normalisation if mean is None else normalisation_of(mean, std, self.image_shape[0])
-        written = Network(network.architecture, network.backbone, stated, names)
+        stated = network.normalisation if mean is None else checks.normalisation_of(mean, std, self.image_shape[0])
+        written = Network(architecture or network.architecture, network.backbone, stated, names)
         save_network(written, network.backbone.state_dict(), Path(folder), self.image_shape)
 
     def get_extra_state(self) -> dict[str, Any]:

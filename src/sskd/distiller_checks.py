@@ -1,4 +1,4 @@
-"""What a `Distiller` refuses before it computes anything."""
+"""What a `Distiller` is given: wrapped, or refused before it computes anything."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.plan import Term
+from sskd.methods.plan import Term, compares_images
+from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
+from sskd.models.taps import parse_taps
+from sskd.validation import convert
 from sskd.views.pretext import Views
 from sskd.views.transformations import COLOURS
 
@@ -28,8 +31,51 @@ def check_images(method: str, images: Tensor, labels: Tensor, views: int, image_
         raise UserError(f"Images are floats, not {images.dtype}: divide bytes by 255.")
 
 
-def check_ready(method: str, teacher: nn.Module | None, terms: Mapping[str, Term], index: Tensor | None) -> None:
-    """Refuse a teacher in train mode, and a batch without numbers where a term needs them.
+def check_networks(student: object, teacher: object, num_classes: int, epochs: int) -> None:
+    """Refuse what are no networks, and numbers that mean nothing.
+
+    Raises:
+        UserError: names the argument.
+    """
+    for side, network in (("student", student), ("teacher", teacher)):
+        if not isinstance(network, nn.Module) and not (side == "teacher" and network is None):
+            raise UserError(
+                f"The {side} is a torch.nn.Module, such as timm.create_model gives; got {network!r:.60}. For names and "
+                "places of networks there is sskd.distill."
+            )
+    for name, value, low in (("num_classes", num_classes, 2), ("epochs", epochs, 1)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise UserError(f"{name} is a whole number, {low} or more; got {value!r}.")
+
+
+def wrapped(
+    module: nn.Module, side: str, stated: Normalisation, num_classes: int, taps: Mapping[str, str] | None
+) -> Network:
+    """A user's module as a network that normalises for itself and whose inner values are read by name.
+
+    Raises:
+        UserError: taps that are no names with texts.
+    """
+    given = convert(dict(taps) if isinstance(taps, Mapping) else taps or {}, dict[str, str], f"{side}_taps")
+    names = tuple(str(i) for i in range(num_classes))
+    return Network(title_of(module), module, stated, names, taps=parse_taps(given))
+
+
+def check_labels_known(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels outside of the classes. Waits for the device.
+
+    Raises:
+        UserError: names the smallest and the largest.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise UserError(f"Labels are from 0 to {num_classes - 1}, by num_classes; got labels from {low} to {high}.")
+
+
+def check_ready(
+    method: str, teacher: nn.Module | None, terms: Mapping[str, Term], size: int, index: Tensor | None
+) -> None:
+    """Refuse a teacher in train mode, one image where images are compared, and no numbers where a term needs them.
 
     Raises:
         UserError: says what to call.
@@ -38,6 +84,11 @@ def check_ready(method: str, teacher: nn.Module | None, terms: Mapping[str, Term
         raise UserError(
             "The teacher is in train mode: its predictions would depend on the batch, and its statistics move. Call "
             "train() on the Distiller, not on the teacher, or teacher.eval()."
+        )
+    if size < 2 and (comparing := [name for name, term in terms.items() if compares_images(term)]):
+        raise UserError(
+            f"{method} compares the images of a batch with each other (its term {comparing[0]}); a batch of one image "
+            "has nothing to compare. Give two or more, or gather_distributed=True and several processes."
         )
     if index is None and (needing := [name for name, term in terms.items() if term.needs_index]):
         raise UserError(

@@ -3,7 +3,8 @@
 Losses that compare several stages take a list of feature maps [B, C, H, W] of each network, from shallow to deep; the
 others take one tensor of each: logits [B, K], or features [B, D] as the classifier gets them. They return the
 unweighted mean over the batch (`SSKDLoss` its weighted sum and the terms). Those with parameters (`CCLoss`,
-`VIDLoss`, `FitNetLoss`, `ABLoss`, `CRDLoss`) are modules to be moved to the device and given to the optimizer.
+`VIDLoss`, `FitNetLoss`, `ABLoss`, `CRDLoss`, `ReviewKDLoss`) are modules to be moved to the device and given to the
+optimizer.
 
 Example:
     >>> from sskd.losses import KDLoss

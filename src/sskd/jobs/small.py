@@ -3,7 +3,7 @@
 import torch
 
 from sskd.errors import UserError
-from sskd.methods.plan import Plan, Term
+from sskd.methods.plan import Plan, compares_images
 from sskd.settings import Training
 from sskd.train.distributed import launched
 from sskd.train.step import Execution
@@ -48,8 +48,7 @@ def _refuse_nothing_to_compare(method: str, plan: Plan, together: int) -> None:
     """Refuse a single image in a batch where terms compare the images of a batch and remember no others."""
     terms = (item for stage in plan.stages for item in stage.loss.items())
     for name, (_, term) in terms:
-        remembers = term.needs_index or type(term).update is not Term.update
-        if together < 2 and term.relates and not remembers:
+        if together < 2 and compares_images(term):
             raise UserError(
                 f"The method {method} compares the images of a batch with each other (its term {name}), and a batch of "
                 "1 has nothing to compare, so the loss and its accuracy mean nothing. Give --batch_size 2 or "

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import Map, Regressor, StageLoss, match
-from sskd.methods.parts import LossTerm, initialisation, labels_and_kd, need_positive, need_teacher, student_stage
+from sskd.methods.adapters import Map, Regressor, StageLoss, check_stages, match
+from sskd.methods.logits import need_positive
+from sskd.methods.parts import LossTerm, initialisation, labels_and_kd, need_teacher, student_stage
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import Aligned, Scaled, align, need_map, scaled
 from sskd.views.pretext import Plain
@@ -32,6 +33,8 @@ class ABLoss(StageLoss):
 
     def __init__(self, student_shapes: Sequence[Map], teacher_shapes: Sequence[Map], margin: float = 1.0) -> None:
         super().__init__()
+        check_stages(student_shapes, teacher_shapes)
+        need_positive(margin=margin)
         shapes = zip(student_shapes, teacher_shapes, strict=True)
         self.connectors = nn.ModuleList(nn.Identity() if s == t else Regressor(s, t, relu=False) for s, t in shapes)
         self.margin = margin

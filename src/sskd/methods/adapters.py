@@ -74,6 +74,19 @@ def check_maps(student: Maps, teacher: Maps) -> None:
         check_map(s, t)
 
 
+def check_stages(student: Sequence[object], teacher: Sequence[object]) -> None:
+    """Refuse descriptions of unequal numbers of stages.
+
+    Raises:
+        UserError: names both numbers.
+    """
+    if len(student) != len(teacher) or not len(student):
+        raise UserError(
+            f"Describe as many stages of the student as of the teacher, one or more; got {len(student)} and "
+            f"{len(teacher)}."
+        )
+
+
 def check_map(student: Tensor, teacher: Tensor) -> None:
     """Refuse values that are no maps of the same images.
 

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.logits import check_batch
-from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.logits import check_batch, need_positive
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import need_vector
 

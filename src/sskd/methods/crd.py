@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sskd.errors import UserError
 from sskd.methods.crd_loss import CRDLoss, CRDQueueLoss
-from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.logits import need_positive
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Outputs, Pair, Plan
 from sskd.methods.stages import need_vector
 from sskd.views.pretext import Batch

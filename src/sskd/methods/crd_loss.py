@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.logits import check_batch
+from sskd.methods.logits import check_batch, need_positive
 
 _EPS = 1e-7
 
@@ -33,6 +33,7 @@ class ContrastiveMemory(nn.Module):
         self, student_dim: int, teacher_dim: int, labels: Int64[Tensor, "N"], width: int, temperature: float
     ) -> None:
         super().__init__()
+        need_positive(width=width, temperature=temperature)
         self.embed_s, self.embed_t = nn.Linear(student_dim, width), nn.Linear(teacher_dim, width)
         bound = math.sqrt(3 / width)
         for name in ("memory_student", "memory_teacher"):

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.logits import check_logits, row_kl
+from sskd.methods.logits import check_logits, need_positive, row_kl
 
 
 class CRLDLoss(nn.Module):
@@ -36,6 +36,7 @@ class CRLDLoss(nn.Module):
         strong_threshold: float = 0.2,
     ) -> None:
         super().__init__()
+        need_positive(temperature=temperature)
         self.within, self.cross, self.temperature = within, cross, temperature
         self.weak_threshold, self.strong_threshold = weak_threshold, strong_threshold
 

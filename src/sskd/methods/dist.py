@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.logits import comparable
-from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.logits import comparable, need_positive
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan, Term
 
 _EPS = 1e-8
@@ -16,6 +16,7 @@ class InterClassLoss(nn.Module):
 
     def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
         super().__init__()
+        need_positive(temperature=temperature)
         self.temperature = temperature
         self.standardised = standardised
 

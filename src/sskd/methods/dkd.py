@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sskd.methods.logits import comparable, row_kl
-from sskd.methods.parts import labels_and_kd, need_at_least_zero, need_positive, need_teacher, student_plan, warmed_up
+from sskd.methods.logits import check_labels, comparable, need_at_least_zero, need_positive, row_kl
+from sskd.methods.parts import labels_and_kd, need_teacher, student_plan, warmed_up
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
@@ -17,6 +17,7 @@ class LabelLoss(nn.Module):
 
     def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
         super().__init__()
+        need_positive(temperature=temperature)
         self.temperature = temperature
         self.standardised = standardised
 
@@ -26,9 +27,10 @@ class LabelLoss(nn.Module):
         """The loss of logits.
 
         Raises:
-            UserError: unequal shapes.
+            UserError: unequal shapes; labels that are not one class number for each row.
         """
         student, teacher = comparable(student, teacher, self.standardised)
+        check_labels(student, labels)
         return self.compare(student, teacher, labels)
 
     def compare(

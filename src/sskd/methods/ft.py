@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sskd.errors import UserError
 from sskd.methods.adapters import check_map, match
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, seeded, student_stage
+from sskd.methods.logits import need_positive
+from sskd.methods.parts import labels_and_kd, need_teacher, seeded, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.methods.stages import Scaled, align_one, need_map, scaled
 from sskd.views.pretext import Batch, Plain

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.logits import row_kl
-from sskd.methods.parts import labels_and_kd, need_positive, need_teacher, seeded, student_stage
+from sskd.methods.logits import need_positive, row_kl
+from sskd.methods.parts import labels_and_kd, need_teacher, seeded, student_stage
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Side, Stage, Term
 from sskd.methods.stages import Aligned, Scaled, align, scaled
 from sskd.views.pretext import Batch

@@ -1,6 +1,7 @@
 """Knowledge distillation: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015."""
 
-from sskd.methods.parts import CrossEntropy, SoftTargets, need_positive, need_teacher, student_plan
+from sskd.methods.logits import need_positive
+from sskd.methods.parts import CrossEntropy, SoftTargets, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan, Term
 
 

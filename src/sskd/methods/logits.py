@@ -8,6 +8,43 @@ from torch import Tensor, nn
 from sskd.errors import UserError
 
 
+def need_positive(**values: float) -> None:
+    """Refuse temperatures, epochs and rates that are not above zero.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name} must be above 0; got {value}.")
+
+
+def need_at_least_zero(**values: float) -> None:
+    """Refuse weights and epochs below zero.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name, value in values.items():
+        if value < 0:
+            raise UserError(f"{name} must be 0 or more; got {value}.")
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that are not one class number for each row of logits.
+
+    Raises:
+        UserError: names the shapes, or the type.
+    """
+    if labels.ndim != 1 or len(labels) != len(logits):
+        raise UserError(
+            f"Labels are one class number for each of the {len(logits)} images, [B]; got {list(labels.shape)}. Mixed "
+            "or one-hot labels are not defined for this loss."
+        )
+    if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        raise UserError(f"Labels are class numbers, such as torch.int64; got {labels.dtype}.")
+
+
 def check_logits(student: Tensor, teacher: Tensor) -> None:
     """Refuse predictions of two networks that cannot be compared entry by entry.
 
@@ -27,8 +64,10 @@ def check_batch(student: Tensor, teacher: Tensor) -> None:
     """Refuse features of two networks that are not of the same images.
 
     Raises:
-        UserError: their numbers of images differ.
+        UserError: they are no tensors, or their numbers of images differ.
     """
+    if not (isinstance(student, Tensor) and isinstance(teacher, Tensor)):
+        raise UserError(f"This loss takes one tensor of each network; got a {type(student).__name__}.")
     if len(student) != len(teacher):
         raise UserError(
             f"The student's values are {list(student.shape)} and the teacher's {list(teacher.shape)}: {len(student)} "
@@ -78,6 +117,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
         super().__init__()
+        need_positive(temperature=temperature)
         self.temperature = temperature
         self.standardised = standardised
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.logits import row_kl
-from sskd.methods.parts import CrossEntropy, need_positive, student_plan
+from sskd.methods.logits import need_positive, row_kl
+from sskd.methods.parts import CrossEntropy, student_plan
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled, stages_of
 from sskd.views.pretext import Batch

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.logits import KDLoss
+from sskd.methods.logits import KDLoss, need_positive
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.methods.stages import Aligned
 from sskd.views.pretext import Batch, Plain
@@ -75,8 +75,10 @@ class WarmedUp(LossTerm):
 
 def _loss_keys(term: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Checkpoints of version 0.1 have what a loss owns without `loss.` before it."""
-    for key in [key for key in state if key.startswith(prefix) and not key.startswith(f"{prefix}loss.")]:
-        state[f"{prefix}loss.{key.removeprefix(prefix)}"] = state.pop(key)
+    own = term.state_dict().keys()
+    for key in [key for key in state if key.startswith(prefix) and key.removeprefix(prefix) not in own]:
+        if f"loss.{key.removeprefix(prefix)}" in own:
+            state[f"{prefix}loss.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 class SoftTargets(LossTerm):
@@ -132,25 +134,3 @@ def need_teacher(pair: Pair, method: str) -> None:
     """
     if pair.teacher is None:
         raise UserError(f"{method} distils from a teacher. Say --teacher RUN_OR_FILE, or use --method ce.")
-
-
-def need_at_least_zero(**values: float) -> None:
-    """Refuse weights and epochs below zero.
-
-    Raises:
-        UserError: names the option.
-    """
-    for name, value in values.items():
-        if value < 0:
-            raise UserError(f"{name} must be 0 or more; got {value}.")
-
-
-def need_positive(**values: float) -> None:
-    """Refuse temperatures, epochs and rates that are not above zero.
-
-    Raises:
-        UserError: names the option.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"{name} must be above 0; got {value}.")

@@ -90,6 +90,11 @@ class Term(nn.Module):
         return {}
 
 
+def compares_images(term: Term) -> bool:
+    """Whether a term compares the images of a batch with each other, and remembers no others to compare them with."""
+    return term.relates and not term.needs_index and type(term).update is Term.update
+
+
 @dataclass(frozen=True)
 class Stage:
     """One training: entering it freezes everything; `trains` alone becomes trainable.

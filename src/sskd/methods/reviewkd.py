@@ -7,15 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import Map, Maps, check_maps, pooled
-from sskd.methods.parts import (
-    WarmedUp,
-    labels_and_kd,
-    need_at_least_zero,
-    need_positive,
-    need_teacher,
-    student_plan,
-)
+from sskd.methods.adapters import Map, Maps, check_maps, check_stages, pooled
+from sskd.methods.logits import need_at_least_zero, need_positive
+from sskd.methods.parts import WarmedUp, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import Scaled, align, need_map, need_vector, scaled
 
@@ -72,6 +66,7 @@ class ReviewKDLoss(nn.Module):
 
     def __init__(self, student_shapes: Sequence[Map], teacher_shapes: Sequence[Map]) -> None:
         super().__init__()
+        check_stages(student_shapes, teacher_shapes)
         width = min(512, student_shapes[-1][0])
         pairs = [*zip(student_shapes, teacher_shapes, strict=True)][::-1]
         self.abf = nn.ModuleList(Fusion(s[0], width, t[0], i == 0) for i, (s, t) in enumerate(pairs))

@@ -5,8 +5,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sskd.methods.dkd import Decoupled, LabelLoss, log_odds
-from sskd.methods.logits import row_kl
-from sskd.methods.parts import labels_and_kd, need_at_least_zero, need_positive, need_teacher, student_plan
+from sskd.methods.logits import need_at_least_zero, need_positive, row_kl
+from sskd.methods.parts import labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sskd.methods.logits import error_level, row_kl, select, selective_kl
-from sskd.methods.parts import CrossEntropy, SoftTargets, need_positive, need_teacher, seeded
+from sskd.methods.logits import error_level, need_positive, row_kl, select, selective_kl
+from sskd.methods.parts import CrossEntropy, SoftTargets, need_teacher, seeded
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Stage, Term
 from sskd.methods.sskd_loss import need_ratios, weights_of
 from sskd.methods.stages import Scaled, need_vector, scaled

@@ -8,8 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from sskd.errors import UserError
-from sskd.methods.logits import check_logits, row_kl, selective_kl
-from sskd.methods.parts import need_positive
+from sskd.methods.logits import check_labels, check_logits, need_positive, row_kl, selective_kl
 from sskd.views.contrastive import similarity_logits
 from sskd.views.pretext import two_layers
 from sskd.views.rotations import rotated
@@ -179,6 +178,7 @@ class SSKDLoss(nn.Module):
         check_logits(student_logits, teacher_logits)
         for values in (student_logits, student_embeddings, teacher_embeddings):
             check_views(values)
+        check_labels(student_logits, labels)
         self._check_sizes(student_logits, student_embeddings, teacher_embeddings, labels)
         views = student_logits.shape[1] - 1
         student_rows, teacher_rows = (side[:, 1:].flatten(0, 1) for side in (student_logits, teacher_logits))

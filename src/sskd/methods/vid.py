@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.adapters import StageLoss, match
-from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.adapters import StageLoss, check_stages, match
+from sskd.methods.logits import need_positive
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.methods.stages import align, need_map
 
@@ -37,6 +38,8 @@ class VIDLoss(StageLoss):
 
     def __init__(self, student_channels: Sequence[int], teacher_channels: Sequence[int], variance: float = 5.0) -> None:
         super().__init__()
+        check_stages(student_channels, teacher_channels)
+        need_positive(variance=variance - _EPS)
         widths = zip(student_channels, teacher_channels, strict=True)
         self.layers = nn.ModuleList(Gaussian(s, t, variance) for s, t in widths)
 

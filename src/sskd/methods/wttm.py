@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.logits import check_logits
-from sskd.methods.parts import LossTerm, labels_and_kd, need_positive, need_teacher, student_plan
+from sskd.methods.logits import check_logits, need_positive
+from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan
 
 
@@ -28,6 +28,7 @@ class WTTMLoss(nn.Module):
 
     def __init__(self, gamma: float = 0.1, weighted: bool = True) -> None:
         super().__init__()
+        need_positive(gamma=gamma)
         self.gamma = gamma
         self.weighted = weighted
 
