@@ -8,12 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sskd.data import columns, load_source
+from sskd.data.decode import open_image
 from sskd.data.pictures import Pictures
 from sskd.errors import UserError
 from sskd.reading import Reading
-from tests.parquet import colours, features, write, write_both
+from tests.parquet import colours, encode, features, write, write_both
 
 
 def refused(folder: Path, message: str) -> None:
@@ -219,6 +221,20 @@ def test_images_with_too_many_pixels(tmp_path: Path) -> None:
     assert isinstance(train, Pictures)
     with pytest.raises(UserError, match="it has 6x6 pixels, more than 35 in all"):
         train.open(0)
+
+
+def test_an_icon_with_a_larger_image_inside(tmp_path: Path) -> None:
+    """Pillow decodes it while it opens the icon, which states 8x8 pixels."""
+    png = encode(Image.new("RGB", (300, 200)))
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 8, 8, 0, 0, 1, 32, len(png), 22) + png
+    with pytest.raises(ValueError, match="it has 200x300 pixels, more than 1,000 in all"):
+        open_image(icon, 1000)
+    sound = encode(Image.new("RGB", (16, 16), "red"), format="ICO")
+    assert open_image(sound, 256).getpixel((0, 0)) == (255, 0, 0)
+    bitmap = encode(Image.new("RGB", (16, 16), "red"), format="ICO", bitmap_format="bmp")
+    assert open_image(bitmap).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ValueError, match="pixels, more than 100 in all"):
+        open_image(bitmap, 100)
 
 
 def test_one_file_is_not_both_splits(tmp_path: Path) -> None:

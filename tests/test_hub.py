@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from PIL import Image
 
 from sskd.data import load_source
 from sskd.data.crops import Resized
+from sskd.data.in_memory import in_memory
 from sskd.data.pictures import Pictures
 from sskd.data.prepare import make_feed
 from sskd.data.streams import Stream
@@ -20,6 +22,7 @@ from sskd.models.build import build
 from sskd.reading import Reading
 from sskd.views.pretext import Plain
 from tests.conftest import TRAINING, Cli
+from tests.conftest import in_memory as decoded
 from tests.photographs import CLASSES, write_photographs, write_streamable
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
@@ -116,3 +119,28 @@ def test_methods_on_a_stream(stored: Path, sskd: Cli, tmp_path: Path, monkeypatc
     monkeypatch.setitem(METHODS, "memory", remembering)
     refused = sskd("distill", *data, *words[:-1], tmp_path / "no", "--method", "memory", *TRAINING)
     assert refused.code == 2 and "The method memory (its term ce) remembers each training image" in refused.err
+
+
+def handed(count: int = 12) -> datasets.Dataset:
+    rows = {
+        "image": [Image.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(count)],
+        "label": [i % 2 for i in range(count)],
+    }
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.parametrize("form", ["torch", "numpy", None])
+def test_a_data_set_in_any_format(form: str | None) -> None:
+    rows = handed().with_format(form)
+    _, source = in_memory({"train": rows, "test": handed(4)}, Reading())
+    assert source.class_names == ("a", "b") and source.train.labels.tolist() == [0, 1] * 6
+    assert decoded(source.train).pixels[:, 0, 0, 0].tolist() == [20 * i for i in range(12)]
+    assert rows.format["type"] == form, "the user's own stays as it is"
+
+
+def test_a_stream_that_is_handed_over_is_refused() -> None:
+    stream = handed().to_iterable_dataset()
+    for data in (stream, {"train": handed(), "test": stream}):
+        with pytest.raises(UserError, match=r"is a datasets\.IterableDataset, a stream .*Reading\(stream=True\)"):
+            in_memory(data, Reading())

@@ -41,12 +41,24 @@ def test_a_linked_class_folder(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
-    hidden = ("cat/.ipynb_checkpoints", "cat/@eaDir", "dog/.thumbnails", "__MACOSX/cat", ".git", "cat/deep/.cache/x")
+    hidden = ("cat/.ipynb_checkpoints", "cat/@eaDir", "__MACOSX/cat", ".thumbs", "cat/deep/.cache/x")
     root = write(tmp_path, "cat", "dog", *hidden, count=5)
+    (root / ".git" / "objects").mkdir(parents=True)
     (root / "cat" / "._0.png").write_bytes(b"resource fork")
     (root / "cat" / ".DS_Store").write_bytes(b"")
     assert counts(root) == (("cat", "dog"), [8, 0, 2])
-    assert "Left out, hidden: cat/._0.png, cat/.ipynb_checkpoints, cat/@eaDir, cat/deep/.cache" in notes(root)
+    assert "Left out, hidden: .thumbs, __MACOSX, cat/._0.png, cat/.ipynb_checkpoints, cat/@eaDir and 1" in notes(root)
+
+
+def test_hidden_class_folders_are_said_in_each_split(tmp_path: Path) -> None:
+    hidden = (".old/x", "train/.ipynb_checkpoints", "test/@eaDir")
+    root = write(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog", *hidden)
+    assert counts(root) == (("cat", "dog"), [4, 0, 4])
+    assert "Left out, hidden: .old, train/.ipynb_checkpoints, test/@eaDir." in notes(root)
+
+
+def test_a_class_named_with_underscores(tmp_path: Path) -> None:
+    assert counts(write(tmp_path, "__none__", "cat", "_other", count=5)) == (("__none__", "_other", "cat"), [12, 0, 3])
 
 
 def test_other_kinds_are_counted_and_named(tmp_path: Path) -> None:

@@ -131,6 +131,11 @@ class Random(Items):
         return np.random.default_rng().integers(0, 256, (8, 8, 3), np.uint8), i % 2
 
 
+class Damaged(Items):
+    def __getitem__(self, i: int) -> Any:
+        return (PIXELS[i], 0) if i < 3 else {}["gone"]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -143,6 +148,12 @@ class Random(Items):
         (DataLoader(items()), r"A DataLoader was handed over; .*loader\.dataset"),
         (Endless(), r"As data came a tests\.test_in_memory\.Endless"),
         ((items(), items()), r'A tuple of data sets was handed over.*\{"train": \.\.\., "test": \.\.\.\}'),
+        (
+            TensorDataset(PIXELS, LABELS, LABELS),
+            r"is a TensorDataset of 3 tensors; expected two, \(image, label\)",
+        ),
+        (Items([(one, 0, 7) for one in pictures()]), r"Item 0 of the train split is a tuple of 3; expected \(image"),
+        (Damaged([0] * COUNT), r"Item 3 \(from 0\) of the train split .*: Damaged\[3\] fails with KeyError: 'gone'"),
         ({"a": items()}, r'no split named "train", only a'),
         ({"train": items(), "Training": items()}, r"several train splits: train, Training"),
         (Items([{"x": 1}]), r"Item 0 of the train split is a dict"),
@@ -170,6 +181,12 @@ class Random(Items):
 def test_what_is_refused(data: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         in_memory(data, Reading())
+
+
+def test_an_error_of_the_data_set_is_chained() -> None:
+    with pytest.raises(UserError) as refused:
+        in_memory(Damaged([0] * COUNT), Reading())
+    assert isinstance(refused.value.__cause__, KeyError)
 
 
 def test_the_same_images_twice_are_refused() -> None:

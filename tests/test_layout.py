@@ -107,6 +107,35 @@ def test_what_is_asked(folders: tuple[str, ...], message: str, tmp_path: Path) -
         load_source(str(write(tmp_path, *folders)))
 
 
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("a/train", "a/test", "b/train", "b/test"), r"a, b are the classes, .* test, train belong"),
+        (
+            ("images/train", "images/val", "labels/train", "labels/val"),
+            r"images, labels are the classes, .* train, val",
+        ),
+        (("data/seg_train/a", "data/seg_train/b", "data/seg_test/a", "data/seg_test/b"), r"data are the classes, "),
+    ],
+)
+def test_splits_inside_classes_are_asked_about(folders: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    root = write(tmp_path, *folders)
+    with pytest.raises(UserError, match=rf"two ways: {named}.*--reading\.train \. \(.*/SPLIT/CLASS, or name .*--data"):
+        load_source(str(root))
+
+
+def test_the_ways_out_of_splits_inside_classes(tmp_path: Path) -> None:
+    root = write(tmp_path / "one", "a/train", "a/test", "b/train", "b/test", count=5)
+    assert counts(root, Reading(train=".")) == (("a", "b"), [16, 0, 4])
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / "linked" / split).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "linked" / split / name).symlink_to(root / name / split)
+    assert counts(tmp_path / "linked") == (("a", "b"), [10, 0, 10])
+    write(root, "b", count=1)
+    assert counts(root) == (("a", "b"), [17, 0, 4]), "images beside the folders: a class"
+
+
 def test_the_validation_split_may_be_named_as_test(tmp_path: Path) -> None:
     write(tmp_path, *(f"{split}/{name}" for split in ("train", "val", "test") for name in ("a", "b")))
     assert counts(tmp_path) == (("a", "b"), [4, 4, 4])

@@ -135,6 +135,23 @@ def test_cls_comes_before_captions_and_metadata(tmp_path: Path) -> None:
     assert classes(labelled(tmp_path / "damaged", cls=number, json=lambda _: b"[" * 100_000)) == numbers
 
 
+def test_captions_alone_are_asked_about(tmp_path: Path) -> None:
+    folder = labelled(tmp_path / "captions", txt=lambda i: b"a caption %d" % i)
+    with pytest.raises(
+        UserError, match=r"labels in \.txt: 6 training .* have 6 different .*; else name another"
+    ) as told:
+        load_source(str(folder))
+    assert "'a caption 0' and 'a caption 1'" in str(told.value) and "say --reading.label txt" in str(told.value)
+    assert classes(folder, Reading(label="txt"))[1] == [0, 1, 2, 3, 4, 5]
+    nearly = labelled(tmp_path / "nearly", json=field(lambda i: f"name {min(i, 4)}"))
+    with pytest.raises(UserError, match=r"6 training images have 5 different .* say --reading\.label label"):
+        load_source(str(nearly))
+    four = labelled(tmp_path / "four", txt=lambda i: b"name %d" % min(i, 3))
+    assert classes(four)[1] == [0, 1, 2, 3, 3, 3]
+    (folder / "classes.txt").write_text("\n".join(f"a caption {i}" for i in range(6)))
+    assert classes(folder)[1] == [0, 1, 2, 3, 4, 5]
+
+
 def test_two_places_of_labels_are_asked_about(tmp_path: Path) -> None:
     folder = labelled(tmp_path, txt=lambda i: COLOURS[i % 3].encode(), json=field(lambda i: i % 3))
     with pytest.raises(UserError, match=r"has \.txt and field label of \.json for each image, .*label (txt|label) or"):

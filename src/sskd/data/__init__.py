@@ -8,13 +8,14 @@ import torch
 
 from sskd.data import digits, folder, hub, parquet, published, shards
 from sskd.data.classes import only
-from sskd.data.image_files import direct_images, has_images, is_hidden, printable, shortened, subfolders
+from sskd.data.image_files import direct_images, has_images, is_hidden, shortened, subfolders
 from sskd.data.in_memory import PREFIX
 from sskd.data.layout import EXPECTED
 from sskd.data.source import Source
 from sskd.data.streams import Stream
 from sskd.data.subsets import describe_classes
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import Reading
 
 SOURCES: dict[str, Callable[[str | None, Reading], Source]] = {
@@ -100,15 +101,15 @@ def _family_of(spec: str) -> str:
     kinds = {"shards": tars, "parquet": tables, "folder": folders}
     there = {family: names for family, names in kinds.items() if names}
     if len(there) > 1:
-        content = " and ".join(shortened([printable(name) for name in names]) for names in there.values())
-        options = " or ".join(f"--data {family}:{printable(spec)}" for family in there)
-        raise UserError(f"{printable(spec)} holds {content}, each of which may be the data. Say which: {options}.")
+        content = " and ".join(shortened([visible(name) for name in names]) for names in there.values())
+        options = " or ".join(f"--data {family}:{visible(spec)}" for family in there)
+        raise UserError(f"{visible(spec)} holds {content}, each of which may be the data. Say which: {options}.")
     if there:
         return next(iter(there))
     if subfolders(place) or direct_images(place):
         return "folder"
     raise UserError(
-        f"{printable(spec)} holds no images, no parquet files and no tar shards; expected {EXPECTED}, or "
+        f"{visible(spec)} holds no images, no parquet files and no tar shards; expected {EXPECTED}, or "
         "train-*.parquet or train-*.tar files, with test files beside them."
     )
 
@@ -116,7 +117,7 @@ def _family_of(spec: str) -> str:
 def _no_such(spec: str, place: Path) -> str:
     """What is wrong with a place that is no folder, with the nearest names."""
     if place.exists():
-        return f"{printable(spec)} is a file; expected a folder of class folders, of parquet files or of tar shards."
+        return f"{visible(spec)} is a file; expected a folder of class folders, of parquet files or of tar shards."
     parent = place.parent
     there = [one.name for one in subfolders(parent)] if parent.is_dir() else []
     near = [str(parent / name) for name in difflib.get_close_matches(place.name, there, cutoff=0.6)]
@@ -124,11 +125,11 @@ def _no_such(spec: str, place: Path) -> str:
     family = spec.partition(":")[0]
     if "/" in family:
         return (
-            f"There is no folder {printable(spec)}; expected a folder of class folders, of parquet files or of tar "
+            f"There is no folder {visible(spec)}; expected a folder of class folders, of parquet files or of tar "
             f"shards, or FAMILY:PATH with one of {', '.join(SOURCES)}.{hint}"
         )
     near = [*difflib.get_close_matches(family, SOURCES, n=3, cutoff=0.5), *near]
     hint = (
         f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else f"Known: {', '.join(sorted(SOURCES))}."
     )
-    return f"There is no data set named {family!r}, and no folder {printable(spec)} here. {hint}"
+    return f"There is no data set named {family!r}, and no folder {visible(spec)} here. {hint}"

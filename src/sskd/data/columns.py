@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sskd.data.labels import label_text, numbered_names, refuse_labels
+from sskd.data.labels import label_text, numbered_names, refuse_distinct, refuse_labels
 from sskd.errors import UserError, unknown
 from sskd.reading import Reading
 from sskd.validation import convert
@@ -213,7 +213,9 @@ def read_labels(
             )
         if columns.label_kind == "texts":
             _refuse_odd_texts(labels, f"{file}, column {columns.label}")
-    names = columns.names or _infer_names([stored[file] for file in train_files], columns)
+    names = columns.names or _infer_names(
+        [stored[file] for file in train_files], columns, train_files[0].parent, reading
+    )
     train, test = (
         torch.cat([_number_labels(stored[file], names, file, columns) for file in files])
         for files in (train_files, test_files)
@@ -234,10 +236,13 @@ def _refuse_odd_texts(labels: Any, where: str) -> None:
         refuse_labels(rows, len(labels), where)
 
 
-def _infer_names(train_labels: Sequence[Any], columns: Columns) -> tuple[str, ...]:
+def _infer_names(train_labels: Sequence[Any], columns: Columns, folder: Path, reading: Reading) -> tuple[str, ...]:
     """The class names where the schema states none: the sorted texts, or "0" to "C-1"."""
     if columns.label_kind == "texts":
-        return tuple(sorted({text for labels in train_labels for text in labels.unique().to_pylist()}))
+        texts = [text for labels in train_labels for text in labels.to_pylist()]
+        if not reading.label:
+            refuse_distinct(texts, f"{folder}, column {columns.label}", columns.label)
+        return tuple(sorted(set(texts)))
     last = max(pc.max(labels).as_py() for labels in train_labels if len(labels))
     return numbered_names(last, sum(map(len, train_labels)), f"The label column {columns.label}", "")
 

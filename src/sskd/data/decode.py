@@ -8,18 +8,21 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from sskd.reading import MAX_PIXELS
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own bound is no option; `_opened` checks the one that the user can raise
+# Pillow's bound is one global of the process, and threads decode at the same time, so it cannot be set around a single
+# decoding. It would refuse what the user allows: `_opened`, through which all images pass, checks `max_pixels` instead.
+Image.MAX_IMAGE_PIXELS = None
 # What Pillow may take an image for, whatever its name says. Left out are kinds that run other programs (EPS) and stubs.
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "ICO", "PCX", "SGI"),
     *(("AVIF",) if find_spec("PIL._avif") else ()),
     "TGA",  # last: it has no signature
 )
+ICON, PNG = b"\0\0\1\0", b"\x89PNG\r\n\x1a\n"  # how such files begin
 ORIENTATION, SIDEWAYS = 0x0112, 5  # EXIF; from 5 on height and width change places
 GREY = ("L", "1", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 
@@ -61,13 +64,25 @@ def _opened(data: bytes | None, max_pixels: int) -> Iterator[Image.Image]:
     """The image with its header read, and nothing decoded."""
     if data is None:
         raise ValueError("it holds no bytes")
+    if data.startswith(ICON):
+        _bounded(_icon_size(data), max_pixels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ValueError(
-                f"it has {height:,}x{width:,} pixels, more than {max_pixels:,} in all (--reading.max_pixels)"
-            )
+        _bounded(image.size, max_pixels)
         yield image
+
+
+def _bounded(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ValueError(f"it has {height:,}x{width:,} pixels, more than {max_pixels:,} in all (--reading.max_pixels)")
+
+
+def _icon_size(data: bytes) -> tuple[int, int]:
+    """Size of the image in an icon, which Pillow decodes while it opens it, whatever size the icon itself states."""
+    inner = io.BytesIO(data[IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[0].offset :])
+    kind = PngImagePlugin.PngImageFile if inner.getvalue().startswith(PNG) else BmpImagePlugin.DibImageFile
+    with kind(inner) as image:
+        return image.size
 
 
 def header(data: bytes | None, max_pixels: int = MAX_PIXELS) -> tuple[tuple[int, int], bool]:

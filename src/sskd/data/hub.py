@@ -82,8 +82,14 @@ def handed_over(splits: Mapping[str, Any], name: str, reading: Reading) -> Sourc
     """Splits that are there as `datasets.Dataset`; a test split is cut off where there is none.
 
     Raises:
-        UserError: no training split, no image or label column, images without a label.
+        UserError: a stream; no training split, no image or label column, images without a label.
     """
+    for split, rows in splits.items():
+        if not hasattr(rows, "__len__"):
+            raise UserError(
+                f"The {split} split is a datasets.{type(rows).__name__}, a stream without a length. Load it without "
+                'streaming=True; or name it as text, "hub:OWNER/NAME", with reading=Reading(stream=True).'
+            )
     return _kept(_found(splits, name, reading), reading)
 
 
@@ -135,10 +141,11 @@ class _Found(NamedTuple):
     notes: tuple[str, ...]
 
     def plain(self, rows: Any) -> Any:
-        """The two columns, images still encoded."""
+        """The two columns, images still encoded, in Python's types whatever format was set (with_format)."""
         import datasets
 
-        return rows.select_columns([self.image, self.label]).cast_column(self.image, datasets.Image(decode=False))
+        plain = rows.with_format(None).select_columns([self.image, self.label])
+        return plain.cast_column(self.image, datasets.Image(decode=False))
 
 
 def _kept(found: _Found, reading: Reading) -> Source:

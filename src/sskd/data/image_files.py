@@ -3,31 +3,32 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from sskd.errors import UserError
+from sskd.escaping import visible
 
 IMAGE_EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2"),
     *((".avif",) if find_spec("PIL._avif") else ()),
 )
-# Folders that file managers, network drives and notebooks leave beside the images.
-SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+# Folders that file managers, network drives and Python leave beside the images.
+SYSTEM_FOLDERS = (
+    *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
+)
 NAMED = 5  # files that a note names before it only counts them
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a data set: .ipynb_checkpoints, __MACOSX, ._1.png, @eaDir."""
-    return name.startswith((".", "__")) or name.lower() in SYSTEM_FOLDERS
+    """Whether a file or folder of this name is no part of a data set: .ipynb_checkpoints, ._1.png, __MACOSX, @eaDir.
 
-
-def printable(text: str) -> str:
-    r"""A file name that can be printed and written as UTF-8: bytes that are none are shown as `\xe9`."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    Other names that begin with underscores may be classes, such as `__none__`.
+    """
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Listing:
             waiting += reversed(inner)
 
     def _below(self, entry: os.DirEntry[str]) -> str:
-        return printable(os.path.relpath(entry.path, self.root))
+        return visible(os.path.relpath(entry.path, self.root))
 
     def notes(self) -> tuple[str, ...]:
         """A line for each kind of thing that was left out or followed."""
@@ -88,9 +89,9 @@ class Listing:
         }
         notes = [f"{what}: {shortened(names)}." for what, names in said.items() if names]
         if self.other:
-            kinds = shortened([f"{count:,} {printable(kind)}" for kind, count in self.other.most_common()])
+            kinds = shortened([f"{count:,} {visible(kind)}" for kind, count in self.other.most_common()])
             notes.append(f"Left out, files that are no images of a kind that can be read: {kinds}.")
-        return tuple(f"{printable(self.root.name or str(self.root))}: {note}" for note in notes)
+        return tuple(f"{visible(self.root.name or str(self.root))}: {note}" for note in notes)
 
 
 def shortened(names: list[str]) -> str:
@@ -141,6 +142,16 @@ def subfolders(folder: Path) -> list[Path]:
     return [Path(e.path) for e in _entries(str(folder)) if _is_folder(e) and not is_hidden(e.name)]
 
 
+def hidden_folders(folder: Path) -> list[Path]:
+    """The hidden folders in a folder that hold images; those that cannot be read, such as lost+found, hold none."""
+    found = []
+    for entry in _entries(str(folder)):
+        with suppress(UserError):
+            if is_hidden(entry.name) and _is_folder(entry) and has_images(Path(entry.path)):
+                found.append(Path(entry.path))
+    return found
+
+
 def _entries(folder: str) -> list[os.DirEntry[str]]:
     with _opened(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
@@ -151,7 +162,7 @@ def _opened(folder: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
         entries = os.scandir(folder)
     except OSError as error:
-        raise UserError(f"The folder {printable(folder)} cannot be read ({error.strerror}).") from error
+        raise UserError(f"The folder {visible(folder)} cannot be read ({error.strerror}).") from error
     with entries:
         yield entries
 

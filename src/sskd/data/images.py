@@ -9,8 +9,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sskd.data.image_files import printable
 from sskd.errors import UserError
+from sskd.escaping import visible
 
 
 class Names(Protocol):
@@ -51,7 +51,7 @@ class Images:
         """Where the image at this position came from, for messages; its position where that is not known."""
         if self.names is None or self.place is None:
             return f"image {position}"
-        return printable(self.names.name(int(self.place[position])))
+        return visible(self.names.name(int(self.place[position])))
 
     def reduced(self, side: int) -> "Images":
         """Larger squares reduced to `side` pixels, antialiased; others as they are."""

@@ -133,7 +133,12 @@ def _part(part: Any, name: str) -> _Part:
     Raises:
         UserError: says what came, and what is taken.
     """
-    if isinstance(part, TensorDataset) and len(part.tensors) == 2:
+    if isinstance(part, TensorDataset):
+        if len(part.tensors) != 2:
+            raise UserError(
+                f"The {name} split is a TensorDataset of {len(part.tensors)} tensors; expected two, (image, label). "
+                "Hand over TensorDataset(images, labels)."
+            )
         part = part.tensors
     if isinstance(part, tuple) and any(isinstance(one, Dataset) for one in part):
         raise UserError('A tuple of data sets was handed over. Say which is which: {"train": ..., "test": ...}.')
@@ -172,16 +177,11 @@ def _read(dataset: Any, name: str) -> _Part:
     """All items of a data set, once."""
     images, labels = [], []
     for i in range(len(dataset)):
-        item = dataset[i]
-        if not isinstance(item, tuple | list) or len(item) < 2:
-            raise UserError(
-                f"Item {i} of the {name} split is {described(item)}; expected (image, label). Other items need a data "
-                "set of your own around it that returns these two."
-            )
+        item = _item(dataset, i, name)
         images.append(item[0] if isinstance(item[0], Image.Image) else to_array(item[0]))
         labels.append(item[1])
     for i in range(0, len(dataset), max(len(dataset) // TRIED_TWICE, 1)):
-        first, again = images[i], dataset[i][0]
+        first, again = images[i], _item(dataset, i, name)[0]
         if not np.array_equal(
             np.asarray(first), np.asarray(again) if isinstance(again, Image.Image) else to_array(again)
         ):
@@ -190,6 +190,29 @@ def _read(dataset: Any, name: str) -> _Part:
                 "transforms. Images are read once, and sskd flips and crops them itself; leave the transforms out."
             )
     return _Part(images, labels, _class_names(dataset))
+
+
+def _item(dataset: Any, i: int, name: str) -> Sequence[Any]:
+    """An image and its label.
+
+    Raises:
+        UserError: the data set's own error, with the item's number; an item that is something else.
+    """
+    try:
+        item = dataset[i]
+    except Exception as error:  # whatever the user's code runs into
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise UserError(
+            f"Item {i} (from 0) of the {name} split cannot be read: {type(dataset).__name__}[{i}] fails with {reason}. "
+            "Correct the data set, or leave the item out."
+        ) from error
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        many = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+        raise UserError(
+            f"Item {i} of the {name} split is {described(item)}{many}; expected (image, label). Other items need a "
+            "data set of your own around it that returns these two."
+        )
+    return item
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:

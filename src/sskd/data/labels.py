@@ -14,6 +14,7 @@ from sskd.errors import UserError
 UNLABELLED = "-1 often marks images that were published without labels"
 MISSING = ("none", "null", "nan", "n/a", "<na>")  # what programs write for a label that is not there
 LONGEST = 1000  # characters of a class's name; captions are longer
+DISTINCT = 0.75  # different texts for each image, above which they are hardly classes
 NAMED = 5  # images that a message names before it only counts them
 
 
@@ -110,6 +111,26 @@ def numbered_names(last: int, images: int, where: str, stating: str) -> tuple[st
             f"names, labels must number the classes 0..C-1. {stating}".strip()
         )
     return tuple(map(str, range(last + 1)))
+
+
+def refuse_distinct(labels: Sequence[str], where: str, name: str) -> None:
+    """Stop at texts that are nearly all different, more than 3 for 4 images: these are captions or identifiers.
+
+    Args:
+        labels: of the training images, guessed to be their classes.
+        where: the data set and where its labels stand.
+        name: what `--reading.label` names if they are the classes after all.
+
+    Raises:
+        UserError: names two of them, and both ways out.
+    """
+    distinct = sorted(set(labels))
+    if len(distinct) > DISTINCT * len(labels) > 2 * DISTINCT and not all(text.isdecimal() for text in distinct):
+        raise UserError(
+            f"{where}: {len(labels):,} training images have {len(distinct):,} different labels, such as "
+            f"{distinct[0][:40]!r} and {distinct[1][:40]!r}: rather captions or identifiers than classes. "
+            f"If they are the classes, say --reading.label {name}; else name another label with --reading.label."
+        )
 
 
 def class_numbers(values: Sequence[Any], names: Sequence[str], where: str, advice: str = "") -> Int64[Tensor, "N"]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sskd.data.image_files import direct_images, has_images, printable, shortened, subfolders
+from sskd.data.image_files import direct_images, has_images, shortened, subfolders
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import Reading
 
 Kind = Literal["train", "validation", "test"]
@@ -140,11 +141,30 @@ def _without_training_folder(root: Path, folders: Sequence[Path], named: Mapping
             f"{_names(as_classes)} of {_said(root)} hold images, but no class folders; expected {EXPECTED}. If they "
             "are the classes, say --reading.train . (the folder itself)."
         )
+    filled = [*plain, *as_classes]
+    if inside := _splits_inside(filled):
+        raise UserError(
+            f"{_said(root)} can be read in two ways: {_names(filled)} are the classes, and the images in their folders "
+            f"{shortened(inside)} belong together; or {shortened(inside)} are splits. For the first, say "
+            "--reading.train . (the images are mixed and split anew). For the second, move or link the images into "
+            f"{visible(root.name) or 'FOLDER'}/SPLIT/CLASS, or name the folder that holds SPLIT/CLASS with --data."
+        )
     plainly = [folder for folder in as_classes if split_of(folder.name) in _PLAIN]
     note = (
         f"{_names(plainly)} of {_said(root)}: taken as {'classes' if len(plainly) > 1 else 'a class'}, not as a split."
     )
     return Layout(root, notes=(note,) if plainly else ())
+
+
+def _splits_inside(folders: Sequence[Path]) -> list[str]:
+    """The names of the folders in these, where all are named as splits and there are no images beside them."""
+    names = set[str]()
+    for folder in folders:
+        inner = [one.name for one in subfolders(folder) if has_images(one)]
+        if not inner or not all(map(split_of, inner)) or direct_images(folder):
+            return []
+        names.update(map(visible, inner))
+    return sorted(names)
 
 
 _PLAIN = (("train", "*"), ("validation", "*"), ("test", "*"))
@@ -181,7 +201,7 @@ def _one_of(folders: Sequence[Path]) -> Path | None:
 def _asked(root: Path, name: str) -> Path:
     """The folder that the user named; a point for the data set's folder itself."""
     if not (root / name).is_dir():
-        there = ", ".join(printable(place.name) for place in subfolders(root))
+        there = ", ".join(visible(place.name) for place in subfolders(root))
         raise UserError(
             f"{_said(root)} has no folder {name!r}, only {there or 'files'}. Name one of these, or . for the folder "
             "itself."
@@ -210,14 +230,14 @@ def _flat(root: Path) -> str:
     if images := direct_images(root):
         return (
             f"{_said(root)} holds {len(images):,} images but no folders, so nothing says which class they belong to; "
-            f"expected {EXPECTED}: {root.name or 'FOLDER'}/CLASS/{printable(images[0].name)}."
+            f"expected {EXPECTED}: {root.name or 'FOLDER'}/CLASS/{visible(images[0].name)}."
         )
     return f"{_said(root)} holds no folders; expected {EXPECTED}."
 
 
 def _names(folders: Sequence[Path]) -> str:
-    return shortened([printable(folder.name) for folder in folders])
+    return shortened([visible(folder.name) for folder in folders])
 
 
 def _said(root: Path) -> str:
-    return printable(str(root))
+    return visible(str(root))

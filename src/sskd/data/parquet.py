@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from sskd.data.columns import agreed_columns, read_column, read_labels
 from sskd.data.encoded import Encoded, Published, Split, settle
-from sskd.data.image_files import is_hidden, printable, shortened
+from sskd.data.image_files import is_hidden, shortened
 from sskd.data.labels import name_notes
 from sskd.data.source import Source
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import Reading
 
 CIFAR100 = Published((3, 32, 32), (0.5071, 0.4866, 0.4409), (0.2675, 0.2565, 0.2761))
@@ -76,7 +77,7 @@ def load(path: str | None, reading: Reading) -> Source:
     if path is None:
         raise UserError("The data set family parquet needs a folder: say parquet:PATH.")
     folder = Path(path).expanduser()
-    name = printable(folder.resolve().name)
+    name = visible(folder.resolve().name)
     train_files, test_files, unused = _find_splits(folder, reading)
     columns = agreed_columns([*train_files, *test_files], reading)
     # labels first: they are read in no time, and what is wrong with them should not wait for the images

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from sskd.data.decode import open_image, reduced, to_pixels, why_undecoded
-from sskd.data.image_files import printable
 from sskd.data.images import Images, Names
 from sskd.data.known import known
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import MAX_PIXELS
 
 MANY = 1000  # images, from which on the outcome of their trial is worth keeping
@@ -72,7 +72,7 @@ class Pictures:
 
     def name(self, position: int) -> str:
         """Where the image at this position lies, for messages."""
-        return printable(self.reader.name(int(self.place[position])))
+        return visible(self.reader.name(int(self.place[position])))
 
     def open(self, position: int) -> Image.Image:
         """The image at this position, decoded, in mode L or RGB.

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 
 from sskd.data.encoded import Encoded, Split, settle
-from sskd.data.image_files import is_hidden, printable, shortened
+from sskd.data.image_files import is_hidden, shortened
 from sskd.data.known import known
-from sskd.data.labels import name_notes, names_of
+from sskd.data.labels import name_notes, names_of, refuse_distinct
 from sskd.data.layout import Kind, split_of
 from sskd.data.source import Source
-from sskd.data.tar_contents import Contents, read_contents
+from sskd.data.tar_contents import Contents, option, read_contents
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import Reading
 
 SMALL = 16 << 20  # bytes of shards, up to which reading what lies in them takes less than half a second
@@ -74,13 +75,15 @@ def load(path: str | None, reading: Reading) -> Source:
             f"{folder} has its labels in {contents['kind']} of the training shards, but in {tests['kind']} of the test "
             "shards. Name one with --reading.label."
         )
+    if not reading.label and not (folder / NAMES).is_file():
+        refuse_distinct(contents["labels"], f"{folder}, labels in {contents['kind']}", option(contents["kind"]))
     names = _names(folder, contents["labels"])
     note = f"{folder.name}: {len(train)} training and {len(test)} test shards, labels in {contents['kind']}"
     note += f"; not used: {shortened([tar.name for tar in others])}." if others else "."
     notes = (note, *contents["notes"], *(tests["notes"] if tests else ()), *name_notes(names, "labels"))
     splits = [_split(one, names, folder) if one and one["names"] else None for one in (contents, tests)]
     assert splits[0] is not None
-    return settle(Encoded(printable(folder.resolve().name), names, splits[0], splits[1], notes=notes), reading)
+    return settle(Encoded(visible(folder.resolve().name), names, splits[0], splits[1], notes=notes), reading)
 
 
 def _find_splits(folder: Path, reading: Reading) -> tuple[list[Path], list[Path], list[Path]]:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from jaxtyping import Int64
 from torch import Tensor
 
-from sskd.data.image_files import printable
 from sskd.data.images import Images
 from sskd.data.pictures import Pictures
 from sskd.data.streams import Stream
 from sskd.errors import UserError
+from sskd.escaping import is_utf8, visible
 
 Indexed = Images | Pictures
 """Images that can be asked for by number."""
@@ -41,9 +41,9 @@ class Source:
                 "at least 2. Check the label column."
             )
         for name in self.class_names:
-            if name != printable(name):
+            if not is_utf8(name):
                 raise UserError(
-                    f"The class {printable(name)} of {self.name} has a name that is no UTF-8. Rename it: the names of "
+                    f"The class {visible(name)} of {self.name} has a name that is no UTF-8. Rename it: the names of "
                     "classes are written into files."
                 )
         for split, images in (("train", self.train), ("test", self.test)):

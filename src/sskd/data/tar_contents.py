@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from sskd.data.image_files import IMAGE_EXTENSIONS, is_hidden, printable, shortened
+from sskd.data.image_files import IMAGE_EXTENSIONS, is_hidden, shortened
 from sskd.data.labels import LONGEST, label_text, refuse_labels
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.reading import Reading
 
 TEXTS = (".cls", ".txt")  # extensions whose content may be a label
@@ -64,7 +65,7 @@ def read_contents(tars: Sequence[Path], reading: Reading) -> Contents:
     filled = [(tar, shard) for tar, shard in zip(tars, shards, strict=True) if shard.images]
     kind = _chosen(filled, reading) if filled else ""
     wrong = [
-        (printable(shard.images[key][2]), what)
+        (visible(shard.images[key][2]), what)
         for _, shard in filled
         for key, what in shard.wrong.get(kind, {}).items()
         if key in shard.images
@@ -87,12 +88,12 @@ def read_contents(tars: Sequence[Path], reading: Reading) -> Contents:
 def _notes(tars: Sequence[Path], shards: Sequence[_Shard], kind: str) -> list[str]:
     notes = list[str]()
     if unused := set[str]().union(*(shard.unused for shard in shards)):
-        names = " or ".join(sorted(_said(one) for one in unused))
+        names = " or ".join(sorted(option(one) for one in unused))
         notes.append(f"{tars[0].name}: labels are read from {kind}, not from {' and '.join(sorted(unused))}; for these")
         notes[-1] += f" say --reading.label {names}."
     other = sum((shard.other for shard in shards), Counter[str]())
     if other:
-        kinds = shortened([f"{count:,} {printable(extension)}" for extension, count in other.most_common()])
+        kinds = shortened([f"{count:,} {visible(extension)}" for extension, count in other.most_common()])
         notes.append(f"{tars[0].name}{' ...' if len(tars) > 1 else ''}: members that are not used: {kinds}.")
     if left_out := sum(shard.left_out for shard in shards):
         notes.append(f"{tars[0].parent.name}: {left_out:,} hidden members or links were left out.")
@@ -108,7 +109,7 @@ def _chosen(filled: Sequence[tuple[Path, _Shard]], reading: Reading) -> str:
     if reading.label and common:  # an extension comes before a field of the same name
         return min(common, key=lambda kind: kind != f".{reading.label}")
     if common:
-        options = {_said(kind): kind for kind in sorted(common)}
+        options = {option(kind): kind for kind in sorted(common)}
         raise UserError(
             f"{filled[0][0]} has {' and '.join(options.values())} for each image, and both may be its label. Say which "
             f"is: --reading.label {' or --reading.label '.join(options)}."
@@ -126,13 +127,13 @@ def _chosen(filled: Sequence[tuple[Path, _Shard]], reading: Reading) -> str:
             f"{' or '.join(sorted(shard.complete()))}. Write them alike."
         )
     raise UserError(
-        f"{tar} has {asked} for {len(missing)} of its {len(shard.images)} images, first {printable(missing[0])}: "
-        f"expected {printable(missing[0])}.cls, .txt or a field {FIELD!r} in .json beside it. Name another extension "
+        f"{tar} has {asked} for {len(missing)} of its {len(shard.images)} images, first {visible(missing[0])}: "
+        f"expected {visible(missing[0])}.cls, .txt or a field {FIELD!r} in .json beside it. Name another extension "
         "or field with --reading.label."
     )
 
 
-def _said(kind: str) -> str:
+def option(kind: str) -> str:
     """A place of labels as `--reading.label` names it."""
     return kind.removesuffix(" of .json").removeprefix("field ").removeprefix(".")
 
@@ -170,7 +171,7 @@ def _take(archive: tarfile.TarFile, member: tarfile.TarInfo, shard: _Shard, read
         if key in shard.images and split_key(shard.images[key][2])[1] != extension:
             first = split_key(shard.images[key][2])[1]
             raise UserError(
-                f"{tar} has two images {printable(key)}{first} and {extension}. Say which is meant: "
+                f"{tar} has two images {visible(key)}{first} and {extension}. Say which is meant: "
                 f"--reading.image {first[1:]} or --reading.image {extension[1:]}."
             )
         shard.images[key] = (member.offset_data, member.size, member.name)
