@@ -223,6 +223,19 @@ def test_images_with_too_many_pixels(tmp_path: Path) -> None:
         train.open(0)
 
 
+def test_labels_of_other_types(tmp_path: Path) -> None:
+    write_both(tmp_path, label=[True, False] * 2)
+    refused(tmp_path, r"column label of .*test\.parquet holds bool; expected integers .*--reading\.label")
+    texts = ["0", "1", "2", "10"] * 2
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", {"image": colours(0, 8), "label": texts})
+    source = load_source(str(tmp_path))
+    assert source.class_names == ("0", "1", "10", "2") and source.train.labels.tolist() == [0, 1, 3, 2] * 2
+    assert "so class 2 is 10, not 2" in source.notes[-1]
+    write(tmp_path / "train.parquet", {"image": colours(0, 8), "label": [f"text {i}" for i in range(8)]})
+    refused(tmp_path, r"column label: 8 training images have 8 different labels.*say --reading\.label label")
+
+
 def test_an_icon_with_a_larger_image_inside(tmp_path: Path) -> None:
     """Pillow decodes it while it opens the icon, which states 8x8 pixels."""
     png = encode(Image.new("RGB", (300, 200)))

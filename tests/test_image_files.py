@@ -117,6 +117,22 @@ def test_decoded_images_keep_their_names(tmp_path: Path) -> None:
     assert second.name(0) == source.train.name(1)
 
 
+def test_names_that_differ_in_case_alone_are_said(tmp_path: Path) -> None:
+    root = write(tmp_path, "Cat", "cat", "dog", "01", "1", count=5)
+    assert counts(root) == (("01", "1", "Cat", "cat", "dog"), [20, 0, 5])
+    assert "'01' and '1', 'Cat' and 'cat' are classes of their own, though they differ in case" in notes(root)
+
+
+def test_a_class_without_a_readable_image(tmp_path: Path) -> None:
+    root = write(tmp_path, "cat", "dog", "emu", count=5)
+    for file in (root / "emu").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"5 of 15 .*cannot be decoded"):
+        load_source(str(root))
+    with pytest.raises(UserError, match=r"'emu' \(0 images\).*What was read: .*Skipped 5 of 15 train images: .*emu/0"):
+        load_source(str(root), Reading(unreadable="skip"))
+
+
 def test_numbers_out_of_order_are_said(tmp_path: Path) -> None:
     said = notes(write(tmp_path, "1", "2", "10", count=5))
     assert "Classes are numbered in the text order of the class folders, so class 1 is 10, not 2" in said

@@ -135,6 +135,16 @@ def test_cls_comes_before_captions_and_metadata(tmp_path: Path) -> None:
     assert classes(labelled(tmp_path / "damaged", cls=number, json=lambda _: b"[" * 100_000)) == numbers
 
 
+def test_a_tar_of_class_folders(tmp_path: Path) -> None:
+    images = {f"pets/{name}/{i}.png": encoded("red", 10 + i) for name in ("cat", "dog") for i in range(3)}
+    write(tmp_path / "train-0.tar", images)
+    with pytest.raises(UserError, match=r"no label for 6 of its 6 .*classes \(pets/cat, pets/dog\): unpack it"):
+        load_source(str(tmp_path))
+    labels = {name.replace("png", "cls"): b"%d" % ("dog" in name) for name in images}
+    write(tmp_path / "train-0.tar", images | labels)
+    assert sorted(classes(tmp_path)[1]) == [0, 0, 1, 1]
+
+
 def test_captions_alone_are_asked_about(tmp_path: Path) -> None:
     folder = labelled(tmp_path / "captions", txt=lambda i: b"a caption %d" % i)
     with pytest.raises(

@@ -75,10 +75,11 @@ def checked(source: Source, reading: Reading) -> Source:
         return source  # its labels are not known before they come
     counts = torch.bincount(source.train.labels, minlength=len(source.class_names))
     if (missing := counts == 0).any():
+        left_out = f" What was read: {' '.join(source.notes)}" if source.notes else ""
         raise UserError(
             f"{source.name} has classes without training images: "
             f"{describe_classes(counts, source.class_names, missing)}. "
-            "Add images of them, or take them out of the class list and number the labels anew."
+            f"Add images of them, or take them out of the class list and number the labels anew.{left_out}"
         )
     return source
 

@@ -145,7 +145,10 @@ def _label_kind(schema: Any, label: str, file: Path) -> Literal["numbers", "text
         return "numbers"
     if pa.types.is_string(stored) or pa.types.is_large_string(stored):
         return "texts"
-    raise UserError(f"The label column {label} of {file} holds {stored}; expected integers from 0 or names of classes.")
+    raise UserError(
+        f"The label column {label} of {file} holds {stored}; expected integers from 0 or names of classes. "
+        "Write them so, or name another column with --reading.label."
+    )
 
 
 def _is(feature: object, kind: str, having: str = "_type") -> bool:

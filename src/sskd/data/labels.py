@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,10 +150,22 @@ def class_numbers(values: Sequence[Any], names: Sequence[str], where: str, advic
 
 
 def name_notes(names: Sequence[str], what: str) -> tuple[str, ...]:
-    """Say where class names look like missing values, and where numbers in them are out of their order."""
+    """Say where class names look like missing values or alike, and where numbers in them are out of their order."""
     missing = [repr(name) for name in names if name.lower() in MISSING]
     said = [f"{', '.join(missing)} among the {what} is taken as a class, not as a missing label."] if missing else []
-    return (*said, *_order_notes(names, what))
+    return (*said, *_alike_notes(names, what), *_order_notes(names, what))
+
+
+def _alike_notes(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Two spellings of a name are two classes."""
+    spellings = defaultdict[str, list[str]](list)
+    for name in names:
+        plain = " ".join(name.split()).casefold()
+        spellings[plain.lstrip("0") if plain.isdecimal() else plain].append(name)
+    alike = [" and ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
+    more = f" and {len(alike) - NAMED:,} more" if len(alike) > NAMED else ""
+    taken = "are classes of their own, though they differ in case, spaces or leading zeros alone"
+    return (f"Among the {what} {', '.join(alike[:NAMED])}{more} {taken}.",) if alike else ()
 
 
 def _order_notes(names: Sequence[str], what: str) -> tuple[str, ...]:

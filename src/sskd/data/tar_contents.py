@@ -129,8 +129,17 @@ def _chosen(filled: Sequence[tuple[Path, _Shard]], reading: Reading) -> str:
     raise UserError(
         f"{tar} has {asked} for {len(missing)} of its {len(shard.images)} images, first {visible(missing[0])}: "
         f"expected {visible(missing[0])}.cls, .txt or a field {FIELD!r} in .json beside it. Name another extension "
-        "or field with --reading.label."
+        f"or field with --reading.label.{_folders_hint(shard)}"
     )
+
+
+def _folders_hint(shard: _Shard) -> str:
+    """What to do with a folder of class folders that was packed into a tar file."""
+    folders = sorted({name.rpartition("/")[0] for _, _, name in shard.images.values()})
+    if len(folders) < 2 or shard.labels or shard.wrong:
+        return ""
+    named = shortened([visible(folder) for folder in folders])
+    return f" If the folders in it are the classes ({named}): unpack it and give the folder that holds them."
 
 
 def option(kind: str) -> str:
