@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_methods_on_a_stream(stored: Path, sskd: Cli, tmp_path: Path, monkeypatc
     assert refused.code == 2 and "The method memory (its term ce) remembers each training image" in refused.err
 
 
-def handed(count: int = 12) -> datasets.Dataset:
+def handed(count: int = 12) -> Any:
     rows = {
         "image": [Image.new("RGB", (8, 8), (20 * i, 0, 0)) for i in range(count)],
         "label": [i % 2 for i in range(count)],

@@ -133,7 +133,9 @@ class Random(Items):
 
 class Damaged(Items):
     def __getitem__(self, i: int) -> Any:
-        return (PIXELS[i], 0) if i < 3 else {}["gone"]
+        if i == 3:
+            raise KeyError("gone")
+        return PIXELS[i], 0
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _contents(tars: Sequence[Path], reading: Reading) -> Contents:
         return read_contents(tars, reading)
     told = [[path, fact.st_size, fact.st_mtime_ns, fact.st_ctime_ns] for path, fact in facts]
     key = json.dumps([reading.image, reading.label, told])
-    return {**known("contents2", key, lambda: read_contents(tars, reading)), "tars": [str(tar) for tar in tars]}
+    return {**known("contents3", key, lambda: read_contents(tars, reading)), "tars": [str(tar) for tar in tars]}
 
 
 def _names(folder: Path, labels: Sequence[str]) -> tuple[str, ...]:
