@@ -124,6 +124,7 @@ def distillation(
     teacher_data: Literal["full", "subset"] = "full",
     teacher_labels: Literal["clean", "noisy"] = "clean",
     student_init: str | None = None,
+    student_init_weights: str | None = None,
     student_taps: dict[str, str] | None = None,
     teacher_architecture: str | None = None,
     teacher_mean: tuple[float, ...] | None = None,
@@ -154,6 +155,7 @@ def distillation(
             student's share.
         teacher_labels: with noise, the labels that those stages see where they read any: from before it, or after.
         student_init: weights that the student begins with, named like a teacher.
+        student_init_weights: see teacher_weights.
         student_taps: modules at which methods read the student, NAME: MODULE or NAME: MODULE:in, beside those found;
             after that :channels_last, :channels_first or :again where it is needed.
         teacher_architecture: the network of a bare weights file; the function of a folder that names one.
@@ -203,7 +205,7 @@ def distillation(
         method,
         settings,
         brought,
-        Brought(student_init, str(name)) if student_init else None,
+        Brought(student_init, str(name), weights=student_init_weights) if student_init else None,
         options or {},
         fraction,
         teacher_data,

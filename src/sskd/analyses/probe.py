@@ -106,7 +106,7 @@ def probe(
             brought, names = _teacher_of(network, trust_code)
         loaded = load_network(brought, Facts(names, 3, None), trust_code)
         features, shape = _extracted(loaded, sets, size, torch.device(pick_device(device)))
-        about, notes = describe(loaded), _conversions(loaded, shape)
+        about, notes = describe(loaded), [*loaded.notes, *_conversions(loaded, shape)]
         del about["order"]  # of its own classes
     found |= {**about, **measured(features, source.class_names, validation, seed)}
     found |= {"notes": [*source.notes, *notes], **made_by()}

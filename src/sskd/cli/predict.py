@@ -41,7 +41,9 @@ def predict(
             one; it is refused otherwise.
     """
     refuse_empty(run=run, out=out)
-    found, skipped = predictions(run, images, top, unreadable, batch_size, device, trust_code)
+    found, skipped, notes = predictions(run, images, top, unreadable, batch_size, device, trust_code)
+    for note in notes:
+        print(visible(f"sskd: {note}"), file=sys.stderr)
     for reason in skipped:
         print(visible(f"sskd: skipped: {reason}"), file=sys.stderr)
     odd = len({one.path for one in found if not is_utf8(one.path)})

@@ -21,6 +21,7 @@ from sskd.errors import UserError
 from sskd.files import make_folder, write_atomic
 from sskd.models.load import WEIGHTS, Brought, Facts, load_network
 from sskd.models.network import Network
+from sskd.models.soundness import warn_of_probabilities
 from sskd.ranges import refuse_empty
 from sskd.train.protocols import Record
 
@@ -44,7 +45,8 @@ def export(network: str, out: str, trust_code: bool = False) -> Record:
             one; it is refused otherwise.
 
     Returns:
-        The file, its size, what it takes and gives, the largest difference from torch, milliseconds for one image here.
+        The file, its size, what it takes and gives, the largest difference from torch, milliseconds for one image here,
+        what is worth saying of the network.
 
     Raises:
         UserError: ONNX is not installed, no network there, one that ONNX cannot express, a result that differs.
@@ -58,6 +60,7 @@ def export(network: str, out: str, trust_code: bool = False) -> Record:
         )
     loaded = load_network(Brought(network), Facts((), 3, None), trust_code).float().eval()
     side = loaded.size or PHOTOGRAPH
+    notes = [*loaded.notes, *warn_of_probabilities(loaded, network, (loaded.channels, side, side))]
     content = _written(loaded, side)
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     difference = _compared(loaded, session, side)
@@ -73,6 +76,7 @@ def export(network: str, out: str, trust_code: bool = False) -> Record:
         "output": f"logits, float32 [batch, {len(loaded.class_names)}]",
         "difference": f"{difference:.1e} of the largest logit, from torch",
         "time": f"{_milliseconds(session, loaded, side):.2f} ms for one image (ONNX Runtime, {processor()})",
+        "notes": notes,
     }
 
 

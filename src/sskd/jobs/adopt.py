@@ -1,7 +1,6 @@
 """Networks that are brought along and not trained: checked against the data, measured, kept as a teacher's run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,12 +16,13 @@ from sskd.errors import UserError
 from sskd.files import alone_in
 from sskd.jobs.assemble import READ_BACK
 from sskd.jobs.job import Job, usual_arguments
-from sskd.jobs.machine import as_measured
-from sskd.jobs.teachers import brought_network, describe, fit_classes, measure, pick_device, warn_of_probabilities
+from sskd.jobs.machine import as_measured, run_path
+from sskd.jobs.teachers import brought_network, describe, fit_classes, measure, pick_device
 from sskd.models.checkpoints import save_network
-from sskd.models.folders import is_factory
+from sskd.models.folders import is_importable
 from sskd.models.load import Brought
 from sskd.models.network import Network
+from sskd.models.soundness import warn_of_probabilities
 from sskd.progress import Display
 from sskd.runs import Run
 from sskd.train.distributed import launched
@@ -45,7 +45,7 @@ def evaluated(brought: Brought, source: Source, size: int | None, device: str, t
 
 def _unlike_its_run(place: str, record: Record, execution: Execution, size: int | None) -> list[str]:
     """Why the run at `place` has another accuracy on the same images, where it has."""
-    run = Run(Path(place))
+    run = Run(run_path(place))
     if not (run.path / "result.json").is_file():
         return []
     config, result = run.config() or {}, run.result() or {}
@@ -144,7 +144,7 @@ def adopt(job: Job, source: Source, display: Display) -> Record:
             return result
     module, execution = job.modules.get("student"), Execution(pick_device(job.training.device))
     own, shape, record = check(job.init, source, job.training.size, execution, module, job.trust_code)
-    coded = is_factory(own.architecture) and module is None
+    coded = is_importable(own.architecture)
     for note in (*source.notes, *record["notes"], *([READ_BACK.format(own.architecture)] if coded else [])):
         display.note(note)
     with alone_in(job.out, display.note):

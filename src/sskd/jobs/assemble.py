@@ -17,7 +17,7 @@ from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods.find import find_method
 from sskd.methods.plan import Optim, Pair, Plan
-from sskd.models.folders import is_factory
+from sskd.models.folders import is_importable
 from sskd.models.network import Network
 from sskd.models.taps import parse_taps
 from sskd.seeds import mix
@@ -110,7 +110,7 @@ def prepare(job: Job, source: Source | None = None) -> Prepared:
     taps = parse_taps(job.student_taps)
     student = fresh(job.network, source, shape, job.init, taps, job.modules.get("student"), job.trust_code)
     teacher, said = None, student.notes
-    if is_factory(student.architecture) and not student.architecture.startswith("module:"):
+    if is_importable(student.architecture):
         said += (READ_BACK.format(student.architecture),)
     if job.teacher:
         named, module = parse_taps(job.teacher_taps), job.modules.get("teacher")

@@ -11,7 +11,7 @@ from torch import nn
 from sskd.data import checked, load_source
 from sskd.data.source import Source
 from sskd.errors import UserError
-from sskd.models.folders import FUNCTION, is_factory, untrusted
+from sskd.models.folders import FUNCTION, is_importable, untrusted
 from sskd.models.load import Brought
 from sskd.reading import Reading
 from sskd.settings import Training
@@ -117,5 +117,5 @@ def _named_code(arguments: Mapping[str, Any]) -> list[str]:
             found += [brought.get("place")] if FUNCTION.fullmatch(str(brought.get("place"))) else []
     options = arguments.get("options")
     found += [*options.values()] if isinstance(options, dict) else []
-    named = [one for one in found if isinstance(one, str) and is_factory(one) and not one.startswith("module:")]
+    named = [one for one in found if isinstance(one, str) and is_importable(one)]
     return [*dict.fromkeys(named)]

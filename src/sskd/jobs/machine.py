@@ -54,6 +54,12 @@ def resumed(run: Run, training: Training, device: str, display: Display) -> Exec
     return changed
 
 
+def run_path(place: str) -> Path:
+    """The folder of the run that `place` names: the run's own, its student's, or an address (local-dir:) of either."""
+    path = Path(place.removeprefix("local-dir:"))
+    return path.parent if path.name == "student" and not (path / "student").is_dir() else path
+
+
 def as_measured(place: str, device: str) -> Execution:
     """How the run at `place` measured its student, on this device: in which precision and memory format.
 
@@ -62,8 +68,7 @@ def as_measured(place: str, device: str) -> Execution:
     Raises:
         UserError: the run's config is damaged.
     """
-    path = Path(place)
-    file = (path.parent if path.name == "student" else path) / "config.json"
+    file = run_path(place) / "config.json"
     config = read_json(file) if file.is_file() else {}
     if "execution" not in config:
         return Execution(device)

@@ -15,6 +15,7 @@ from sskd.errors import UserError
 from sskd.jobs.teachers import pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
+from sskd.models.soundness import warn_of_probabilities
 
 
 class Prediction(NamedTuple):
@@ -34,8 +35,8 @@ def predictions(
     batch_size: int = 64,
     device: str = "auto",
     trust_code: bool = False,
-) -> tuple[list[Prediction], list[str]]:
-    """The `top` most probable classes of each image; and what was skipped, and why.
+) -> tuple[list[Prediction], list[str], list[str]]:
+    """The `top` most probable classes of each image; what was skipped, and why; what is worth saying of the network.
 
     Images are cut and resized as in the run's evaluation. Folders are searched for images at any depth, as in training.
 
@@ -57,12 +58,14 @@ def predictions(
     if skip == "refuse":
         refuse_unreadable(refused, len(pictures), "--unreadable skip")
     pictures = without(pictures, refused)
+    side = network.size or PHOTOGRAPH
+    said = [*network.notes, *warn_of_probabilities(network, run, (network.channels, side, side))]
     where = torch.device(pick_device(device))
     found: list[Prediction] = []
     for positions in torch.split(torch.arange(len(pictures)), batch_size) if len(pictures) else ():
         pixels = torch.stack([_pixels(pictures, i, network) for i in positions.tolist()])
         found += _labelled(network.to(where), pixels.to(where), [_path(pictures, i) for i in positions.tolist()], top)
-    return found, [*(note for _, notes in searched for note in notes), *refused.values()]
+    return found, [*(note for _, notes in searched for note in notes), *refused.values()], said
 
 
 def _found(place: Path) -> tuple[list[str], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from sskd.errors import UserError
 from sskd.models.load import Brought, Facts, from_module, load_network
 from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
-from sskd.models.soundness import gives_probabilities
+from sskd.models.soundness import warn_of_probabilities
 from sskd.models.taps import Tap, Tapped
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
@@ -74,17 +74,6 @@ def brought_network(
     if module is not None:
         return from_module(module, brought.place, brought, facts)
     return load_network(brought, facts, trust_code)
-
-
-def warn_of_probabilities(network: Network, place: str, shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """A warning where the network gives probabilities in place of logits: its accuracy is right, its teaching not."""
-    network.shapes(shape)
-    if not gives_probabilities(network, shape):
-        return ()
-    return (
-        f"WARNING: {place} gives probabilities (its outputs sum to 1), not logits. A second softmax would make its "
-        "answers almost alike: to teach, give the network without its last softmax.",
-    )
 
 
 def fit_classes(

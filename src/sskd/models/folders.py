@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from sskd.ranges import LARGEST_SIDE, need_between
 from sskd.validation import convert
 
 TORCHVISION = "torchvision:"
+HANDED_OVER = "module:"  # before the class of a module that was handed over in Python
 MOST_CLASSES = 1_000_000
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")  # in timm's order
 
@@ -61,6 +63,12 @@ class _Stated:
         for side in self.input_size[1:]:
             need_between("pretrained_cfg.input_size", side, 1, LARGEST_SIDE)
         need_between("pretrained_cfg.crop_pct", self.crop_pct, 0, 1, "(]")
+        for name, count in Counter(self.label_names or ()).items():
+            if count > 1 or not name.strip():
+                what = f"{name!r} {count} times" if name.strip() else "a class without a name"
+                raise UserError(
+                    f"label_names has {what}. Correct them, or remove them and state num_classes: then they are numbered."
+                )
 
 
 # Of timm's pretrained_cfg: what it says of images and layers. The rest says where weights come from.
@@ -93,6 +101,11 @@ FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 def is_factory(name: str) -> bool:
     """Whether a network's name stands for code of the user's: package.module:function."""
     return ":" in name and not name.startswith((TORCHVISION, "hf-hub:", "local-dir:"))
+
+
+def is_importable(name: str) -> bool:
+    """Whether a network's name stands for code that a command can import; modules handed over in Python have none."""
+    return is_factory(name) and not name.startswith(HANDED_OVER)
 
 
 def read_folder_config(file: Path) -> FolderConfig:
@@ -178,27 +191,32 @@ def architecture_of(config: FolderConfig, file: Path, named: str | None = None, 
     architecture = config.architecture
     if named is not None and is_factory(named) and is_factory(architecture):
         return named
-    if architecture.startswith("module:"):
+    if architecture.startswith(HANDED_OVER):
         raise UserError(
             f"{file} is of a module that was handed over in Python ({architecture}), which no file describes. Name a "
-            "function that returns such a module as its architecture: package.module:factory."
+            "function that returns such a module, package.module:factory (evaluate, probe: --architecture, distill: "
+            "--teacher_architecture, teacher: --model). Other commands take a run: sskd teacher --init "
+            f"{file.parent} --model package.module:factory --data DATA --epochs 0 --out RUN."
         )
     if is_factory(architecture):
         if not trust_code:
-            raise UserError(untrusted(str(file), [architecture]))
+            ways = (
+                f", or name it yourself: evaluate, probe: --architecture {architecture}, distill: "
+                "--teacher_architecture, teacher: --model"
+            )
+            raise UserError(untrusted(str(file), [architecture], ways))
         return architecture
     if architecture.startswith(("hf-hub:", "local-dir:")):
         raise UserError(f"{file} gives an address as its architecture ({architecture}). It has to name a network.")
     return resolve(architecture)
 
 
-def untrusted(file: str, names: list[str]) -> str:
-    """The message for a file that names code: what would be run, and the ways to allow it."""
+def untrusted(file: str, names: list[str], ways: str = "") -> str:
+    """The message for a file that names code: what would be run, and how to allow it; `ways` are others than trust."""
     said = " and ".join(f"{name.partition(':')[2]} of the module {name.partition(':')[0]}" for name in names)
     return (
         f"{file} names {', '.join(names)}: reading it would import and run {said}. If you trust whoever wrote the "
-        "file, say --trust_code true (in Python: trust_code=True), or name the code yourself where the command takes "
-        f"it, such as --architecture {names[0]} (distill: --teacher_architecture, teacher: --model)."
+        f"file, say --trust_code true (in Python: trust_code=True){ways}."
     )
 
 
@@ -223,3 +241,18 @@ def weights_file(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(f"There are no weights in {folder}; looked for {', '.join(WEIGHTS_FILES)}. {_HOLDS}")
+
+
+def network_folder(path: Path) -> Path:
+    """Where a run directory keeps its network; any other folder is one itself.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    inner = path / "student"
+    if (inner / "config.json").is_file():
+        return inner
+    config = path / "config.json"
+    if config.is_file() and '"arguments":' in config.read_text(errors="replace"):
+        raise UserError(f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first.")
+    return path

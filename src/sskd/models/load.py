@@ -17,6 +17,7 @@ from sskd.models.folders import (
     WEIGHTS_FILES,
     architecture_of,
     is_factory,
+    network_folder,
     place_folder,
     read_folder_config,
     unnamed,
@@ -94,12 +95,15 @@ def load_network(brought: Brought, facts: Facts, trust_code: bool = False) -> Ne
 
 def _loaded(brought: Brought, facts: Facts, trust_code: bool) -> Network:
     place, path = brought.place, Path(brought.place.removeprefix("local-dir:"))
+    published = place.startswith(TORCHVISION) or FUNCTION.fullmatch(place) or is_model(split_model_name_tag(place)[0])
+    if brought.weights is not None and published and not path.exists():
+        raise _one_set(place, brought.weights)
     if place.startswith("hf-hub:"):
         return _restated(_from_hub(brought, facts, trust_code), brought)
     if place.startswith(TORCHVISION):
         return _restated(_published(place, facts), brought)
     if path.is_dir():
-        network = load_folder(network_folder(path), brought.architecture, trust_code)
+        network = load_folder(network_folder(path), brought.architecture, trust_code, brought.weights)
         return _restated(_as_named(_named_by_data(network, facts), brought), brought)
     if path.is_file() or path.suffix in WEIGHTS:
         return _from_file(path, brought, facts)
@@ -133,29 +137,20 @@ def _as_named(network: Network, brought: Brought) -> Network:
     return network
 
 
-def network_folder(path: Path) -> Path:
-    """Where a run directory keeps its network; any other folder is one itself.
-
-    Raises:
-        UserError: the run is not finished.
-    """
-    inner = path / "student"
-    if (inner / "config.json").is_file():
-        return inner
-    config = path / "config.json"
-    if config.is_file() and '"arguments":' in config.read_text(errors="replace"):
-        raise UserError(f"The run {path} is not finished: it has no {inner}. Repeat its command to finish it first.")
-    return path
+def _one_set(place: object, weights: str) -> UserError:
+    return UserError(f"{place} brings one set of weights, so none is chosen by the name {weights!r}: leave it out.")
 
 
-def load_folder(folder: Path, architecture: str | None = None, trust_code: bool = False) -> Network:
+def load_folder(
+    folder: Path, architecture: str | None = None, trust_code: bool = False, weights: str | None = None
+) -> Network:
     """A network that `save_network` or timm has written: architecture, classes and normalisation come with it.
 
     Where the folder names a function of somebody's own (package.module:function), `architecture` has to name it, too,
-    or `trust_code` be set: building the network runs that function.
+    or `trust_code` be set: building the network runs that function. `weights`: see `Brought`.
 
     Raises:
-        UserError: a damaged or incomplete folder, code that is not trusted, or weights that do not fit.
+        UserError: a damaged or incomplete folder, code that is not trusted, weights that do not fit or are not there.
     """
     file = folder / "config.json"
     config = read_folder_config(file)
@@ -166,10 +161,12 @@ def load_folder(folder: Path, architecture: str | None = None, trust_code: bool 
     side = config.size if name.startswith(TORCHVISION) else None  # timm's networks have it among their arguments
     built = build(name, len(config.class_names), len(config.mean), side, arguments=config.arguments)
     notes: tuple[str, ...] = ()
+    if config.ours and weights is not None:
+        raise _one_set(folder, weights)
     if config.ours:
         state = containers.get((), {})  # as we wrote it: no name is guessed
     else:
-        found, said = match(containers, built.backbone.state_dict(), None, name, str(path))
+        found, said = match(containers, built.backbone.state_dict(), weights, name, str(path))
         state, notes = found.state, (said,) if said else ()
     load_strictly(built.backbone, state, name)
     built = built._replace(normalisation=normalisation, size=config.size)
@@ -184,7 +181,9 @@ def _from_hub(brought: Brought, facts: Facts, trust_code: bool) -> Network:
     architecture = read_folder_config(file).architecture
     if is_factory(architecture) or architecture.startswith(TORCHVISION):
         folder = place_folder(brought.place, "config.json", *WEIGHTS_FILES)
-        return load_folder(folder, brought.architecture, trust_code)
+        return load_folder(folder, brought.architecture, trust_code, brought.weights)
+    if brought.weights is not None:  # timm loads one file of it
+        raise _one_set(brought.place, brought.weights)
     return _published(brought.place, facts)
 
 
@@ -192,8 +191,9 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
     containers = read_containers(path)
     if brought.architecture is None:
         raise UserError(
-            f"{path} holds weights alone. Say which network they are of: --teacher_architecture NAME "
-            "(teacher: --model NAME, evaluate: --architecture NAME)."
+            f"{path} holds weights alone. Say which network they are of (evaluate, probe: --architecture NAME, distill: "
+            "--teacher_architecture NAME, teacher: --model NAME). Other commands take a run that is made of it: sskd "
+            f"teacher --init {path} --model NAME --data DATA --epochs 0 --out RUN."
         )
     name, stated = resolve(brought.architecture), brought.stated() or facts.published
     channels = len(stated.mean) if stated else facts.channels
@@ -211,7 +211,7 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
         raise UserError(
             f"{path} does not say how {brought.architecture} wants its images normalised. Give the mean and std per "
             "channel, for pixels from 0 to 1, that it was trained with: --teacher_mean '[...]' --teacher_std '[...]' "
-            "(teacher and evaluate: --mean, --std). Without any normalisation they are '[0, 0, 0]' and '[1, 1, 1]'."
+            "(teacher, evaluate, probe: --mean, --std). Without any normalisation they are '[0, 0, 0]' and '[1, 1, 1]'."
         )
     built = built._replace(normalisation=normalisation, size=brought.size or built.size)
     names = facts.class_names if classes == len(facts.class_names) else unnamed(classes)
@@ -288,8 +288,8 @@ def _of_module(built: Built, name: str, stated: Brought, facts: Facts) -> Networ
     if normalisation is None:
         raise UserError(
             f"{name} does not say how it wants its images normalised: give the mean and std per channel, for pixels "
-            "from 0 to 1 (distill: teacher_mean and teacher_std; teacher, evaluate: mean and std), or set them as "
-            "attributes of the module."
+            "from 0 to 1 (distill: teacher_mean and teacher_std; teacher, evaluate, probe: mean and std), or set them "
+            "as attributes of the module."
         )
     built = built._replace(normalisation=normalisation, size=stated.size or built.size)
     return assembled(name, built, facts.class_names, normalisation)

@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 Containers = Mapping[tuple[str, ...], State]
 """The dictionaries of a weights file that hold tensors, by the keys that lead to them."""
 
-OPTIONS = "(evaluate, probe: --weights, distill: --teacher_weights, teacher: --init_weights)"
+OPTIONS = "(evaluate, probe: --weights, distill: --teacher_weights or --student_init_weights, teacher: --init_weights)"
 _AVERAGED = re.compile(r"(^|_)(ema|averaged|swa)(_|$)")
 _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _USUAL = ("", "state_dict", "model", "model_state_dict")
@@ -128,6 +128,12 @@ def _chosen(found: Sequence[Match], weights: str | None, path: str) -> tuple[Mat
     plain = [one for one in fitting if not one.averaged]
     if len(fitting) == 1:
         one = fitting[0]
+        others = [other for other in found if other is not one]
+        if weights is None and one.averaged and others:
+            return one, (
+                f"{path}: the averaged weights under {one.shown} are taken, which fit this network best: those under "
+                f"{_listed(others)} have other shapes, or more tensors than it. To take others, name them {OPTIONS}."
+            )
         if weights is None and one.averaged:
             return one, f"{path}: the averaged weights under {one.shown} are taken; it holds no others."
         said = f"{path}: the weights under {one.shown} are taken." if one.place not in _USUAL else ""

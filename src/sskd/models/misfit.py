@@ -98,6 +98,7 @@ def _other_names(theirs: State, own: State, missing: Sequence[str], extra: Seque
 
 
 def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str, side: int | None) -> str:
+    keys = _without_classifier(theirs, own, keys)
     key = keys[0]
     there, here = _shape(theirs[key]), _shape(own[key])
     if all(any(part in one for part in _POSITIONS) for one in keys):
@@ -114,6 +115,18 @@ def _other_shapes(theirs: State, own: State, keys: Sequence[str], name: str, sid
             f"{there[1]} values each: --teacher_mean and --teacher_std (teacher, evaluate: --mean, --std)."
         )
     return f"The names are those of {name}, but its layers have other widths: name the variant that the weights are of."
+
+
+def _without_classifier(theirs: State, own: State, keys: Sequence[str]) -> Sequence[str]:
+    """The keys that differ in more than the number of classes: where there are any, they decide what to do first."""
+    counts, others = Counter[tuple[int, int]](), list[str]()
+    for key in keys:
+        there, here = _shape(theirs[key]), _shape(own[key])
+        if len(there) == len(here) > 0 and there[1:] == here[1:] and not any(part in key for part in _POSITIONS):
+            counts[there[0], here[0]] += 1
+        else:
+            others.append(key)
+    return others if others and len(counts) == 1 else keys
 
 
 def _side_of(there: tuple[int, ...], here: tuple[int, ...], side: int | None) -> int | None:

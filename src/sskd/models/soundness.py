@@ -27,8 +27,23 @@ def refuse_not_finite(network: Network, place: str) -> None:
         )
 
 
+def warn_of_probabilities(network: Network, place: str, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """A warning where the network gives probabilities in place of logits: its accuracy is right, its teaching not.
+
+    Raises:
+        UserError: it cannot take images of this shape [C, H, W].
+    """
+    network.shapes(shape)
+    if not _gives_probabilities(network, shape):
+        return ()
+    return (
+        f"WARNING: {place} gives probabilities (its outputs sum to 1), not logits. A second softmax makes its answers "
+        "almost alike: to teach, or to predict probabilities, give the network without its last softmax.",
+    )
+
+
 @torch.no_grad()
-def gives_probabilities(network: Network, image_shape: tuple[int, int, int]) -> bool:
+def _gives_probabilities(network: Network, image_shape: tuple[int, int, int]) -> bool:
     """Whether the network's outputs for images of this shape are probabilities: not negative, and with sum 1."""
     weight, was_training = next(network.parameters()), network.training
     noise = torch.rand(PROBES, *image_shape, generator=torch.Generator().manual_seed(0))

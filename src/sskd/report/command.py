@@ -24,11 +24,13 @@ def command_of(arguments: Mapping[str, Any], out: str) -> str:
     words += [str(arguments.get("network")), "--data", str(arguments.get("data"))]
     if teacher:
         words += ["--teacher", str(teacher.get("place"))]
-        for name in ("architecture", "mean", "std", "size"):
+        for name in ("architecture", "mean", "std", "size", "weights"):
             if teacher.get(name) is not None:
                 words += [f"--teacher_{name}", _word(teacher[name])]
     if init:
         words += ["--init" if alone else "--student_init", str(init.get("place"))]
+        if init.get("weights") is not None:
+            words += ["--init_weights" if alone else "--student_init_weights", str(init["weights"])]
     own = ("network", "data", "teacher", "init", "training", "reading", "options", "student_taps", "teacher_taps")
     for name, value in arguments.items():
         if name not in own and value != _USUAL.get(name) and not (alone and name == "method"):
