@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sskd.escaping import markdown, markdown_block
+from sskd.models.folders import HANDED_OVER, TORCHVISION, is_factory, is_importable
 
 LISTED = 50  # class names
 
@@ -42,11 +43,7 @@ def model_card(config: Mapping[str, Any], result: Mapping[str, Any], settings: M
         f"| classes | {len(names)}: {_listed(names)} |",
         "",
         "## Use",
-        "```python",
-        *_loading(result["network"]),
-        "```",
-        f"or, for files and folders: `sskd predict --run FOLDER --images IMAGES{_trust(result['network'])}`; as one "
-        f"file for ONNX: `sskd export FOLDER --out NAME.onnx{_trust(result['network'])}`.",
+        *_use(str(settings.get("architecture") or result["network"])),  # as it is loaded
         "",
         "## Made by",
         markdown_block(str(config["environment"]["command"])),
@@ -91,23 +88,38 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def _trust(network: str) -> str:
-    """What commands that load the network need, where that runs code of its author's."""
-    return " --trust_code true" if _is_code(network) else ""
-
-
-def _is_code(network: str) -> bool:
-    return ":" in network and not network.startswith(("hf-hub:", "local-dir:", "torchvision:"))
-
-
-def _loading(network: str) -> list[str]:
-    if ":" in network and not network.startswith(("hf-hub:", "local-dir:")):
-        trusted = ", trust_code=True" if _is_code(network) else ""
+def _use(network: str) -> list[str]:
+    """How to load the network, and how to label files with it."""
+    if network.startswith(HANDED_OVER):
         return [
-            "from pathlib import Path",
-            "from sskd.models.load import load_folder",
-            "",
-            f'model = load_folder(Path("FOLDER"){trusted}).eval()  # takes images in [0, 1]',
+            "This is a module that was handed over in Python, which no file describes: name a function that returns such "
+            "a module, `package.module:factory`.",
+            "```python",
+            *_loading(', "package.module:factory"'),
+            "```",
+            "For `sskd predict` and `sskd export`, make a run of it: `sskd teacher --init FOLDER --model "
+            "package.module:factory --data DATA --epochs 0 --out RUN`, and give RUN with `--trust_code true`.",
         ]
-    ours = ["import sskd  # makes the architecture known to timm"] if network.startswith("cifar_") else []
-    return ["import timm", *ours, "", 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']
+    trust = " --trust_code true" if is_importable(network) else ""
+    if is_factory(network) or network.startswith(TORCHVISION):
+        loading = _loading(", trust_code=True" if trust else "")
+    else:
+        ours = ["import sskd  # makes the architecture known to timm"] if network.startswith("cifar_") else []
+        loading = ["import timm", *ours, "", 'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()']
+    return [
+        "```python",
+        *loading,
+        "```",
+        f"or, for files and folders: `sskd predict --run FOLDER --images IMAGES{trust}`; as one "
+        f"file for ONNX: `sskd export FOLDER --out NAME.onnx{trust}`.",
+    ]
+
+
+def _loading(more: str) -> list[str]:
+    """Python that reads the folder with this package."""
+    return [
+        "from pathlib import Path",
+        "from sskd.models.load import load_folder",
+        "",
+        f'model = load_folder(Path("FOLDER"){more}).eval()  # takes images in [0, 1]',
+    ]

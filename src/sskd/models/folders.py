@@ -66,9 +66,7 @@ class _Stated:
         for name, count in Counter(self.label_names or ()).items():
             if count > 1 or not name.strip():
                 what = f"{name!r} {count} times" if name.strip() else "a class without a name"
-                raise UserError(
-                    f"label_names has {what}. Correct them, or remove them and state num_classes: then they are numbered."
-                )
+                raise UserError(f"label_names has {what}. Correct them, or remove them and state num_classes.")
 
 
 # Of timm's pretrained_cfg: what it says of images and layers. The rest says where weights come from.

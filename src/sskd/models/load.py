@@ -191,8 +191,8 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
     containers = read_containers(path)
     if brought.architecture is None:
         raise UserError(
-            f"{path} holds weights alone. Say which network they are of (evaluate, probe: --architecture NAME, distill: "
-            "--teacher_architecture NAME, teacher: --model NAME). Other commands take a run that is made of it: sskd "
+            f"{path} holds weights alone. Say which network they are of (evaluate, probe: --architecture NAME, "
+            "distill: --teacher_architecture NAME, teacher: --model NAME). Other commands take a run that is made of it: sskd "
             f"teacher --init {path} --model NAME --data DATA --epochs 0 --out RUN."
         )
     name, stated = resolve(brought.architecture), brought.stated() or facts.published
