@@ -133,9 +133,10 @@ def test_bars_and_benches_obey_no_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["table", "csv", "json"])
 def test_predictions_of_odd_names(format: str, sskd: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Prediction("cat[copy].png", 1, "=1+1", 0.5), Prediction(LATIN, 1, EVIL, 0.25)]
-    monkeypatch.setattr("sskd.cli.predict.predictions", lambda *_: (found, ["\x1b[2Jbad.png"]))
+    monkeypatch.setattr("sskd.cli.predict.predictions", lambda *_: (found, ["\x1b[2Jbad.png"], ["\x1b[2J" + EVIL]))
     done = sskd("predict", "--run", "x", "y", "--format", format)
     assert done.code == 0 and "\\x1b[2Jbad.png" in done.err and "\x1b" not in done.out + done.err
+    assert f"sskd: \\x1b[2J{visible(EVIL)}\n" in done.err, "a note, not what was skipped"
     assert ("1 file name is not UTF-8" in done.err) == (format != "json")
     if format == "table":
         assert all(name in done.out for name in ("cat[copy].png", "=1+1", "caf\\xe9.png", visible(EVIL)))

@@ -77,7 +77,7 @@ def test_a_file_labels_images_as_the_network_does(
     said = export(str(network), str(file))
     assert said["bytes"] == file.stat().st_size and said["input"].endswith(f"{channels}, {side}, {side}], from 0 to 1")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found, _ = predictions(str(network), [str(photographs)], top=len(NAMES))
+    found, _, _ = predictions(str(network), [str(photographs)], top=len(NAMES))
     assert len(found) == 12 * len(NAMES) and len({one.probability for one in found}) > len(NAMES)
     for one in found:
         assert labelled(session, one.path)[one.label] == pytest.approx(one.probability, abs=2e-5)

@@ -6,7 +6,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
-from sskd.arguments import Data, Named, data_argument, network_argument, run_folder, training_arguments
+from sskd.arguments import (
+    Data,
+    Named,
+    data_argument,
+    network_argument,
+    refuse_weights_alone,
+    run_folder,
+    training_arguments,
+)
 from sskd.data import checked, load_source
 from sskd.errors import UserError
 from sskd.jobs.adopt import adopt, evaluated
@@ -88,6 +96,7 @@ def teaching(
     training = training_arguments(training, teaching)
     settings = Training(**training)
     refuse_empty(model=model, init=init, out=out)
+    refuse_weights_alone("init", init_weights, init)
     name, modules = network_argument(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
@@ -195,6 +204,8 @@ def distillation(
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
     name, student_modules = network_argument(student, "student")
     place, teacher_modules = network_argument(teacher, "teacher")
+    refuse_weights_alone("teacher", teacher_weights, place)
+    refuse_weights_alone("student_init", student_init_weights, student_init)
     stated = teacher_architecture, teacher_mean, teacher_std, teacher_size, teacher_weights
     brought = Brought(place, *stated) if place else None
     data_name, source = data_argument(data, reading)

@@ -54,6 +54,19 @@ def data_argument(data: Data, reading: Reading) -> tuple[str, Source | None]:
     return in_memory(data, reading)
 
 
+def refuse_weights_alone(option: str, weights: str | None, place: str | None) -> None:
+    """Refuse the name of a set of weights where the option says no place that could hold several.
+
+    Raises:
+        UserError: names the option.
+    """
+    if weights is not None and (place is None or place.startswith("module:")):
+        raise UserError(
+            f"{option}_weights says which weights of a file are meant, but {option} names no file. Give one, or leave "
+            f"{option}_weights out."
+        )
+
+
 def training_arguments(training: Mapping[str, Any], function: Callable[..., object]) -> dict[str, Any]:
     """The settings among a function's arguments, checked and converted.
 

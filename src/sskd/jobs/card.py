@@ -92,8 +92,8 @@ def _use(network: str) -> list[str]:
     """How to load the network, and how to label files with it."""
     if network.startswith(HANDED_OVER):
         return [
-            "This is a module that was handed over in Python, which no file describes: name a function that returns such "
-            "a module, `package.module:factory`.",
+            "This is a module that was handed over in Python, which no file describes: name a function that returns "
+            "such a module, `package.module:factory`.",
             "```python",
             *_loading(', "package.module:factory"'),
             "```",

@@ -192,8 +192,8 @@ def _from_file(path: Path, brought: Brought, facts: Facts) -> Network:
     if brought.architecture is None:
         raise UserError(
             f"{path} holds weights alone. Say which network they are of (evaluate, probe: --architecture NAME, "
-            "distill: --teacher_architecture NAME, teacher: --model NAME). Other commands take a run that is made of it: sskd "
-            f"teacher --init {path} --model NAME --data DATA --epochs 0 --out RUN."
+            "distill: --teacher_architecture NAME, teacher: --model NAME). Other commands take a run made of it: "
+            f"sskd teacher --init {path} --model NAME --data DATA --epochs 0 --out RUN."
         )
     name, stated = resolve(brought.architecture), brought.stated() or facts.published
     channels = len(stated.mean) if stated else facts.channels
