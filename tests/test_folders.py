@@ -129,6 +129,11 @@ def test_damaged_folder(config: str | None, message: str, tmp_path: Path) -> Non
         ({"model_args": {"nonsense": 1}}, "json: model_args has nonsense, which cifar_resnet8 does not take"),
         ({"label_names": 3}, "json, label_names: expected a list or nothing"),
         ({"label_names": [0, 1, 2]}, r"json, label_names\[0\]: expected text; got 0"),
+        (
+            {"label_names": ["a", "b", "a"]},
+            r"json: label_names has 'a' 2 times\. Correct them, or remove them and state",
+        ),
+        ({"label_names": ["a", " ", "b"]}, "json: label_names has a class without a name"),
         ({"label_names": None, "num_classes": 10**12}, "no label_names, and num_classes is 1000000000000"),
         ({"pretrained_cfg": {"mean": ["x"], "std": [1]}}, r"json, mean\[0\]: expected a number; got 'x'"),
         ({"pretrained_cfg": {"std": [1]}}, "json: mean is missing"),

@@ -15,12 +15,14 @@ from sskd.analyses.finished import load_finished
 from sskd.bench.grid import tasks_of
 from sskd.bench.recipe import Duo, Recipe
 from sskd.errors import UserError
+from sskd.jobs.card import model_card
 from sskd.jobs.job import restored
 from sskd.models import build as building
 from sskd.models.build import build
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, Facts, load_folder, load_network
 from tests.conftest import TRAINING, Cli
+from tests.reports import config
 from tests.test_checkpoints import NAMES, SCALE, logits, make
 
 FACTS = Facts(NAMES, 3, SCALE)
@@ -99,11 +101,31 @@ def test_a_folder_runs_no_code_unless_it_is_named_or_trusted(own_code: str, tmp_
             load_network(brought, FACTS)
         message = str(caught.value)
         assert f"config.json names {name}: reading it would import and run backbone of the module {own_code}" in message
-        assert "--trust_code true" in message and f"--architecture {name}" in message
+        assert "--trust_code true" in message and f"evaluate, probe: --architecture {name}, distill: --tea" in message
     assert not imported()
     load_network(Brought("student", name), FACTS)
     assert imported()
     assert load_network(Brought("student"), FACTS, trust_code=True).architecture == name
+
+
+def test_a_module_that_was_handed_over_is_read_as_its_card_says(own_code: str, tmp_path: Path) -> None:
+    name = f"{own_code}:backbone"
+    network = make(name)
+    network.architecture = "module:Own"
+    save_network(network, network.backbone.state_dict(), tmp_path / "student", (3, 32, 32))
+    settings = json.loads((tmp_path / "student" / "config.json").read_text())
+    own, record = config("kd", 0, train_images=9, teacher_images=9), {"test": {"top1": 0.5, "top5": 1.0}, "epoch": 1}
+    own |= {
+        "class_names": [*NAMES],
+        "teacher": {},
+        "environment": dict.fromkeys(("command", "sskd", "torch", "timm"), 0),
+    }
+    result = {"network": "module:Own", "last": record, "best": None, "student": "last epoch", "parameters": 1}
+    card = model_card(own, result, settings)
+    assert 'load_folder(Path("FOLDER"), "package.module:factory").eval()' in card and "trust_code=True" not in card
+    assert torch.equal(logits(load_folder(tmp_path / "student", name).eval()), logits(network))
+    with pytest.raises(UserError, match=r"no file describes\. .* --architecture, distill: .* sskd teacher --init"):
+        load_folder(tmp_path / "student", trust_code=True)
 
 
 def test_a_callable_that_is_no_network_is_not_even_tried(tmp_path: Path) -> None:
@@ -229,6 +251,8 @@ def test_a_run_names_no_code_that_an_analysis_imports(
     with pytest.raises(
         UserError, match=rf"run/config\.json names {named}: reading it would import .*--trust_code true"
     ):
+        load_finished(str(run))
+    with pytest.raises(UserError, match=r"trust_code=True\)\.$"):  # no option of an analysis names code
         load_finished(str(run))
 
 
