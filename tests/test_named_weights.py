@@ -14,15 +14,17 @@ from torch import nn
 from sskd.api import distillation, teaching
 from sskd.errors import UserError
 from sskd.export import onnx as exporting
+from sskd.jobs.card import model_card
 from sskd.jobs.job import Job
 from sskd.jobs.machine import as_measured
 from sskd.jobs.predict import predictions
 from sskd.models.checkpoints import save_network
-from sskd.models.load import Brought, Facts, load_network
+from sskd.models.load import Brought, Facts, load_folder, load_network
 from sskd.models.network import Network
 from sskd.models.normalisation import Normalisation
 from sskd.report.command import command_of
 from tests.conftest import Cli
+from tests.reports import config
 from tests.test_checkpoints import NAMES, SCALE, logits, make
 
 FACTS = Facts(NAMES, 3, SCALE)
@@ -32,9 +34,9 @@ def folder_of_two(place: Path) -> tuple[Network, Network]:
     """A folder, as timm writes it, whose file holds plain and averaged weights; and the networks that have them."""
     plain, averaged = make(seed=0), make(seed=1)
     save_network(plain, plain.backbone.state_dict(), place, (3, 32, 32))
-    config = json.loads((place / "config.json").read_text())
-    del config["written_by"]
-    (place / "config.json").write_text(json.dumps(config))
+    stated = json.loads((place / "config.json").read_text())
+    del stated["written_by"]
+    (place / "config.json").write_text(json.dumps(stated))
     (place / "model.safetensors").unlink()
     states = {"state_dict": plain.backbone.state_dict(), "state_dict_ema": averaged.backbone.state_dict()}
     torch.save(states, place / "pytorch_model.bin")
@@ -137,9 +139,36 @@ def test_a_place_is_measured_alike_however_it_is_spelled(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     for run in (Path("run"), Path("student")):
         (run / "student").mkdir(parents=True)
-        config = {"execution": {"precision": "bf16", "channels_last": True}}
-        (run / "config.json").write_text(json.dumps(config))
+        stated = {"execution": {"precision": "bf16", "channels_last": True}}
+        (run / "config.json").write_text(json.dumps(stated))
         for place in (f"{run}", f"{run}/student", f"local-dir:{run}", f"local-dir:{run}/student"):
             execution = as_measured(place, "cpu")
             assert (execution.precision, execution.channels_last) == ("bf16", True), place
     assert as_measured("local-dir:elsewhere", "cpu").precision == "fp32"
+
+
+def test_a_module_that_was_handed_over_is_read_as_its_card_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = (
+        "from torch import nn\ndef net(num_classes): return nn.Sequential(nn.Flatten(), nn.Linear(3072, num_classes))"
+    )
+    (tmp_path / "handed_over_net.py").write_text(code)
+    name = "handed_over_net:net"
+    network = make(name)
+    network.architecture = "module:Own"
+    save_network(network, network.backbone.state_dict(), tmp_path / "student", (3, 32, 32))
+    settings = json.loads((tmp_path / "student" / "config.json").read_text())
+    own, record = config("kd", 0, train_images=9, teacher_images=9), {"test": {"top1": 0.5, "top5": 1.0}, "epoch": 1}
+    own |= {
+        "class_names": [*NAMES],
+        "teacher": {},
+        "environment": dict.fromkeys(("command", "sskd", "torch", "timm"), 0),
+    }
+    result = {"network": "module:Own", "last": record, "best": None, "student": "last epoch", "parameters": 1}
+    card = model_card(own, result, settings)
+    assert 'load_folder(Path("FOLDER"), "package.module:factory").eval()' in card and "trust_code=True" not in card
+    assert torch.equal(logits(load_folder(tmp_path / "student", name).eval()), logits(network))
+    with pytest.raises(UserError, match=r"no file describes\. .* --architecture, distill: .* sskd teacher --init"):
+        load_folder(tmp_path / "student", trust_code=True)

@@ -15,14 +15,12 @@ from sskd.analyses.finished import load_finished
 from sskd.bench.grid import tasks_of
 from sskd.bench.recipe import Duo, Recipe
 from sskd.errors import UserError
-from sskd.jobs.card import model_card
 from sskd.jobs.job import restored
 from sskd.models import build as building
 from sskd.models.build import build
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, Facts, load_folder, load_network
 from tests.conftest import TRAINING, Cli
-from tests.reports import config
 from tests.test_checkpoints import NAMES, SCALE, logits, make
 
 FACTS = Facts(NAMES, 3, SCALE)
@@ -106,26 +104,6 @@ def test_a_folder_runs_no_code_unless_it_is_named_or_trusted(own_code: str, tmp_
     load_network(Brought("student", name), FACTS)
     assert imported()
     assert load_network(Brought("student"), FACTS, trust_code=True).architecture == name
-
-
-def test_a_module_that_was_handed_over_is_read_as_its_card_says(own_code: str, tmp_path: Path) -> None:
-    name = f"{own_code}:backbone"
-    network = make(name)
-    network.architecture = "module:Own"
-    save_network(network, network.backbone.state_dict(), tmp_path / "student", (3, 32, 32))
-    settings = json.loads((tmp_path / "student" / "config.json").read_text())
-    own, record = config("kd", 0, train_images=9, teacher_images=9), {"test": {"top1": 0.5, "top5": 1.0}, "epoch": 1}
-    own |= {
-        "class_names": [*NAMES],
-        "teacher": {},
-        "environment": dict.fromkeys(("command", "sskd", "torch", "timm"), 0),
-    }
-    result = {"network": "module:Own", "last": record, "best": None, "student": "last epoch", "parameters": 1}
-    card = model_card(own, result, settings)
-    assert 'load_folder(Path("FOLDER"), "package.module:factory").eval()' in card and "trust_code=True" not in card
-    assert torch.equal(logits(load_folder(tmp_path / "student", name).eval()), logits(network))
-    with pytest.raises(UserError, match=r"no file describes\. .* --architecture, distill: .* sskd teacher --init"):
-        load_folder(tmp_path / "student", trust_code=True)
 
 
 def test_a_callable_that_is_no_network_is_not_even_tried(tmp_path: Path) -> None:
