@@ -113,14 +113,25 @@ def test_factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "def counting(num_classes): return torch.nn.Linear(3, num_classes)\n"
         "def nothing(): return 3\n"
         "def failing(): raise RuntimeError('no such layer')\n"
+        "def unknown(): return layers.Linear(3, 2)\n"
+        "def inside(): return torch.nn.Linear('a', 2)\n"
+        "number = 3\n"
     )
+    (tmp_path / "leaving.py").write_text("import sys\nsys.exit(3)\n")
     assert build("makers:plain", 7, 3).backbone.get_parameter("weight").shape == (2, 3)
     assert build("makers:counting", 7, 3).backbone.get_parameter("weight").shape == (7, 3)
     for name, message in (
         ("makers:nothing", "makers:nothing must return a torch.nn.Module; it returned a int"),
-        ("makers:absent", "makers:absent names no function"),
+        ("makers:absent", "The network makers:absent cannot be imported: module 'makers' has no attribute 'absent'"),
         ("no_such_module:make", "No module named 'no_such_module'"),
-        ("makers:failing", "makers:failing cannot be built for 7 classes and 3 channels: no such layer"),
+        (
+            "makers:failing",
+            "makers:failing cannot be built for 7 classes and 3 channels: RuntimeError: no such .*makers.py, line 5",
+        ),
+        ("makers:unknown", r"3 channels: NameError: name 'layers' is not defined \(.*makers.py, line 6\)"),
+        ("makers:inside", r"3 channels: TypeError: .* \(.*makers.py, line 7\)"),
+        ("makers:number", r"3 channels: TypeError: 3 is not a callable object"),
+        ("leaving:net", r"network leaving:net cannot be imported: SystemExit: 3 \(.*leaving.py, line 2\)"),
         ("torchvision:resnet19", "no torchvision model named 'resnet19'.*Did you mean"),
     ):
         with pytest.raises(UserError, match=message):

@@ -1,6 +1,8 @@
 """A method outside the package, as the documentation writes it."""
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ from sskd.errors import UserError
 from sskd.methods import METHODS
 from sskd.methods.find import announced, find_method
 from sskd.methods.options import options_of
+from sskd.models.build import build
+from sskd.stopping import Terminated
+from sskd.views.find import find_pretext
 from tests.conftest import Cli
 
 DOCS = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -72,3 +77,30 @@ def test_every_method_has_its_entry() -> None:
         common = {"ce_weight", "kd_weight", "stages", "init_lr", "pretext"}
         for option in options_of(method).keys() - common:
             assert f"`{option}`" in entries[name], f"{name}: {option}"
+
+
+@pytest.mark.parametrize(
+    ("find", "code"),
+    [
+        (find_method, "def plan(pair, *, epochs, optim): pass"),
+        (find_pretext, "from sskd.views.rotation import Rotation as plan"),
+        (lambda name: build(name, 2, 3), "import torch\ndef plan(): return torch.nn.Linear(3, 2)"),
+    ],
+)
+def test_the_working_folder_is_looked_into(
+    find: Callable[[str], object], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For methods, pretexts and networks alike, also where Python was not started there."""
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.delitem(sys.modules, "in_the_working_folder", raising=False)
+    (tmp_path / "in_the_working_folder.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    find("in_the_working_folder:plan")
+    assert sys.modules["in_the_working_folder"].__file__ == str(tmp_path / "in_the_working_folder.py")
+
+
+def test_sigterm_in_an_import_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "being_ended.py").write_text("from sskd.stopping import Terminated\nraise Terminated\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(Terminated):
+        find_method("being_ended:plan")

@@ -22,7 +22,7 @@ def find_method(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     if ":" in name:
-        form = "Say MODULE:FUNCTION, of a module on Python's path."
+        form = "Say MODULE:FUNCTION, of a module in the working folder or on Python's path."
         return _checked(name, import_attribute(name, f"method {name}", form))
     for entry in entry_points(group=GROUP):
         if entry.name == name:

@@ -1,10 +1,7 @@
 """From a name to a backbone: the zoo, timm, torchvision, or the user's own factory."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
@@ -14,6 +11,7 @@ from torch import nn
 
 from sskd.errors import UserError, unknown
 from sskd.hub import quick_hub
+from sskd.importing import import_attribute, user_code
 from sskd.models.folders import (
     TORCHVISION,
     architecture_of,
@@ -129,21 +127,14 @@ def _torchvision(name: str, classes: int, size: int | None, pretrained: bool) ->
 
 def _factory(name: str, classes: int, channels: int) -> Built:
     """Call the user's function with as much of (num_classes, in_chans) as it takes."""
-    module_name, _, function_name = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` has it; an installed command has not
-        sys.path.insert(0, here)
-    try:
-        factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{name} names no function: {error}. Write package.module:function, with a module that Python finds from "
-            f"{here} or from its search path."
-        ) from error
-    takes = inspect.signature(factory).parameters
+    form = "Say package.module:function, of a module in the working folder or on Python's path."
+    factory = import_attribute(name, f"network {name}", form)
     offered = {"num_classes": classes, "in_chans": channels}
-    free = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
-    backbone = factory(**{key: value for key, value in offered.items() if free or key in takes})
+    failing = f"The network {name} cannot be built for {classes} classes and {channels} channels"
+    with user_code(failing, "Its function is called with as much of num_classes and in_chans as it takes."):
+        takes = inspect.signature(factory).parameters
+        free = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
+        backbone = factory(**{key: value for key, value in offered.items() if free or key in takes})
     if not isinstance(backbone, nn.Module):
         raise UserError(f"{name} must return a torch.nn.Module; it returned a {type(backbone).__name__}.")
     return brought(backbone, name, channels if free or "in_chans" in takes else None)

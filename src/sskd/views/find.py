@@ -46,7 +46,8 @@ def find_pretext(name: str) -> Callable[..., Pretext]:
         return PRETEXTS[name]
     if ":" not in name:
         raise unknown("pretext", name, PRETEXTS)
-    found = import_attribute(name, f"pretext {name}", "Say MODULE:CLASS, of a module on Python's path.")
+    form = "Say MODULE:CLASS, of a module in the working folder or on Python's path."
+    found = import_attribute(name, f"pretext {name}", form)
     if not (isinstance(found, type) and issubclass(found, Pretext)):
         raise UserError(f"The pretext {name} is not derived from sskd.views.pretext.Pretext.")
     return found
