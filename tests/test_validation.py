@@ -1,6 +1,6 @@
 """Values that come from files are checked by one function, which names the place, what was expected and what came."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -36,12 +36,20 @@ def test_right_values_become_typed_ones() -> None:
         ([{"rate": 1}], tuple[Optim, ...], r"no key of a\.yaml\[0\] named 'rate'"),
         ({"rate": 1}, tuple[Optim, ...], r"a\.yaml: expected a list; got {'rate': 1}"),
         ({"teacher": "x"}, Duo, r"a\.yaml: student is missing; got {'teacher': 'x'}"),
+        ("int4", Literal["fp32", "bf16"], r"a\.yaml: expected one of fp32, bf16; got 'int4'"),
+        (["x"], tuple[Literal["a", "b"], ...], r"a\.yaml\[0\]: expected one of a, b; got 'x'"),
+        ({"k": "x"}, dict[str, Literal["a"]], r"a\.yaml\[\.\.\.\]: expected one of a; got"),
+        ({"first": {"rate": 1}}, dict[str, Optim], r"no key of a\.yaml, first named 'rate'"),
         (None, dict[str, int], r"a\.yaml: expected names with values; got None"),
     ],
 )
 def test_wrong_values_are_named(value: Any, kind: type, message: str) -> None:
     with pytest.raises(UserError, match=message):
         convert(value, kind, "a.yaml", "Mend it.")
+
+
+def test_keys_of_a_mapping_are_data() -> None:
+    assert convert({"first": {"lr": 1}}, dict[str, Optim], "a.yaml") == {"first": Optim(lr=1.0)}
 
 
 def test_arguments_are_named_without_a_place() -> None:

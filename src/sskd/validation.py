@@ -84,10 +84,17 @@ def _shown(value: Any) -> str:
 
 
 def _choices(kind: Any, path: str) -> str:
-    """The values that a `Literal` at a dotted path of dataclass fields allows; nothing where it is not found."""
-    for name in path.split("."):
-        meant = next((one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one)), None)
-        kind = typing.get_type_hints(meant).get(name) if meant else None
+    """The values that a `Literal` at a path such as a.b[0] allows, itself where that is empty; else nothing."""
+    for name in re.findall(r"[^.\[\]]+|\[(?:\d+|\.\.\.)\]", path):
+        parts = (kind, *typing.get_args(kind))
+        if name.startswith("["):
+            inner = [
+                typing.get_args(one)[:2] for one in parts if typing.get_origin(one) in (list, tuple, dict, Mapping)
+            ]
+            kind = next((two[-1] if two[-1] is not Ellipsis else two[0] for two in inner), None)
+        else:
+            meant = next((one for one in parts if dataclasses.is_dataclass(one)), None)
+            kind = typing.get_type_hints(meant).get(name) if meant else None
     literals = [one for one in (kind, *typing.get_args(kind)) if typing.get_origin(one) is typing.Literal]
     values = [str(value) for one in literals for value in typing.get_args(one)]
     return f"expected one of {', '.join(values)}" if values else ""
@@ -102,6 +109,9 @@ def _refuse_unknown_keys(value: Any, kind: Any, where: str) -> None:
     if typing.get_origin(kind) in (list, tuple):
         for i, one in enumerate(value if isinstance(value, list | tuple) else ()):
             _refuse_unknown_keys(one, meant, f"{where}[{i}]")
+    elif typing.get_origin(kind) in (dict, Mapping):  # its keys are data
+        for key, one in value.items() if isinstance(value, Mapping) else ():
+            _refuse_unknown_keys(one, meant, f"{where}, {key}")
     elif isinstance(value, Mapping):
         hints = typing.get_type_hints(meant)
         for key, inner in value.items():
