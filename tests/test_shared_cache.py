@@ -11,12 +11,22 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sskd.content_hash import content_hash
+from sskd.data.source import DataInfo
 from sskd.errors import UserError
+from sskd.jobs.assemble import pair_of
+from sskd.methods import METHODS
+from sskd.methods.logits import KDLoss
+from sskd.methods.parts import LossTerm
 from sskd.methods.plan import Optim, Stage, Term
+from sskd.models.network import create_network
+from sskd.models.normalisation import Normalisation
 from sskd.runs import SharedCache
 from tests.interruption import flipped
+
+SCALE = Normalisation((0.5,) * 3, (0.2,) * 3, "the test")
 
 
 class Nothing(Term):
@@ -164,4 +174,30 @@ def test_recipe_holds_what_a_term_was_built_with(tmp_path: Path) -> None:
         term = Nothing()
         term.rate = rate  # type: ignore[assignment]
         paths.add(cache.path(stage(loss={"head": (1.0, term)})))
+    assert len(paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("sskd", "head-a771e6878066c99c.safetensors"),
+        ("ft", "paraphraser-c25b0592f2b26155.safetensors"),
+        ("hsakd", "branches-152ef6405e0eaa37.safetensors"),
+    ],
+)
+def test_keys_of_the_methods_stay(method: str, key: str, tmp_path: Path) -> None:
+    """What earlier versions kept is found again."""
+    networks = [create_network("cifar_resnet8", ("a", "b"), (3, 32, 32), SCALE) for _ in range(2)]
+    labels = torch.arange(8) % 2
+    pair = pair_of(*networks, DataInfo("x", 8, ("a", "b"), labels, SCALE.mean, SCALE.std, (3, 32, 32)))
+    first = METHODS[method](pair, epochs=8, optim=Optim(lr=0.1)).stages[0]
+    assert first.shared
+    assert SharedCache(tmp_path, {"teacher": "abc"}, tmp_path).path(first).name == key
+
+
+def test_recipe_holds_what_a_term_s_loss_was_built_with(tmp_path: Path) -> None:
+    """Of a loss that says nothing of itself, at any depth."""
+    cache = SharedCache(tmp_path, {}, tmp_path / "run")
+    terms = [LossTerm(nn.Sequential(KDLoss(temperature)), ("logits", "logits")) for temperature in (2.0, 4.0)]
+    paths = {cache.path(stage(loss={"head": (1.0, term)})) for term in terms}
     assert len(paths) == 2

@@ -163,10 +163,14 @@ _NO_RECIPE = ("training", "borrowed", "relates", "needs_index")  # how a term is
 
 
 def _plain(term: Term) -> Config:
-    """A term's numbers and names: what its description as a module leaves out."""
+    """Numbers and names of a term and the modules in it, such as its loss: what their descriptions leave out."""
     kinds = (bool, int, float, str, tuple, list)
-    found = {key: value for key, value in vars(term).items() if isinstance(value, kinds) and not key.startswith("_")}
-    return {key: str(value) for key, value in found.items() if key not in _NO_RECIPE}
+    return {
+        f"{module}.{key}" if module else key: str(value)
+        for module, part in term.named_modules()
+        for key, value in vars(part).items()
+        if isinstance(value, kinds) and not key.startswith("_") and key not in _NO_RECIPE
+    }
 
 
 class SharedCache:
