@@ -139,6 +139,15 @@ def test_a_teacher_that_is_there_is_not_trained(tmp_path: Path) -> None:
             {"teachers": {"resnet20": "x"}},
             "weights for cifar_resnet20, no pair's teacher: those are cifar_resnet8",
         ),
+        (
+            {"teachers": {"cifar_resnet8": ""}},
+            "tiny gives no weights for cifar_resnet8. Name a run, a folder or a file",
+        ),
+        (
+            {"training": {"device": "tpu"}},
+            "tiny, training: The device 'tpu' is not one that training runs on: auto, cpu",
+        ),
+        ({"teacher_training": {"device": "gpu"}}, "teacher_training: The device 'gpu' is not one"),
         ({"teachers": {"cifar_resnet8": 3}}, "expected text; got {'cifar_resnet8': 3}"),
         ({"reading": {"labels": "x"}}, "reading named 'labels'. Did you mean 'label'"),
         ({"reading": {"test_share": 7}}, "reading.test_share is a share between 0 and 1; got 7"),

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable
@@ -46,6 +47,26 @@ def _said(value: float, low: float, high: float, ends: Ends) -> str:
     if ends[0] == "(":
         return f"be above {low:g} and {'at most' if ends[1] == ']' else 'below'} {high:g}"
     return f"be from {low:g} to {'' if ends[1] == ']' else 'below '}{high:g}"
+
+
+def need_bool(name: str, value: object) -> None:
+    """Refuse what only looks like true or false: the text "false" would count as true.
+
+    Raises:
+        UserError: names the option, and what came.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false; got {value!r:.80}.")
+
+
+def need_device(name: str) -> None:
+    """Refuse a device that no training runs on, whether or not this machine has one.
+
+    Raises:
+        UserError: names the kinds.
+    """
+    if not re.fullmatch(r"auto|(cpu|cuda)(:\d+)?", name):
+        raise UserError(f"The device {name!r} is not one that training runs on: auto, cpu, cuda or cuda:N.")
 
 
 def need_few(name: str, value: int | None, low: int) -> None:

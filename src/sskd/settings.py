@@ -6,7 +6,7 @@ from typing import Literal
 
 from sskd.errors import UserError
 from sskd.optim import Optim
-from sskd.ranges import LARGEST_SIDE, need_between, need_few
+from sskd.ranges import LARGEST_SIDE, need_between, need_device, need_few
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Training:
             need_between(name, getattr(self, name), 0)
         need_between("checkpoint_every", self.checkpoint_every, 0, math.inf)
         need_between("size", self.size, 1, LARGEST_SIDE)
+        need_device(self.device)
         need_few("threads", self.threads, 1)
         need_few("workers", self.workers, 0)
         if not 0 <= self.flip <= 1:

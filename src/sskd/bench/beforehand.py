@@ -3,7 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
+
+from timm.models import is_model, split_model_name_tag
 
 from sskd.bench.task import Task, job_of
 from sskd.data import load_source
@@ -13,6 +16,8 @@ from sskd.errors import UserError
 from sskd.jobs.assemble import Prepared, pair_of, planned, prepare
 from sskd.jobs.job import Job
 from sskd.jobs.teachers import fresh
+from sskd.models.folders import FUNCTION, TORCHVISION
+from sskd.models.load import WEIGHTS
 from sskd.models.taps import parse_taps
 from sskd.reading import Reading
 from sskd.settings import Training
@@ -56,6 +61,29 @@ def refuse_labels(tasks: Sequence[Task], sources: Sources) -> None:
         cut(sources.of(task), *given)
 
 
+def refuse_missing(tasks: Sequence[Task]) -> None:
+    """Refuse weights that a recipe gives for a teacher and that are on no disk, under no address and no known name.
+
+    Raises:
+        UserError: names the first.
+    """
+    for task in tasks:
+        if task.kind == "student" and task.teacher is None and not task.finished:
+            place = str(task.arguments["teacher"])
+            if _is_missing(place):
+                raise UserError(
+                    f"There are no weights at {place}, which the recipe gives for {task.facts['teacher']}. Mend the "
+                    "path under teachers, or leave it out to have a teacher trained."
+                )
+
+
+def _is_missing(place: str) -> bool:
+    path = Path(place.removeprefix("local-dir:"))
+    if path.exists() or place.startswith(("hf-hub:", TORCHVISION)) or FUNCTION.fullmatch(place):
+        return False
+    return path.suffix in WEIGHTS or not is_model(split_model_name_tag(place)[0])
+
+
 def _cut_of(task: Task) -> tuple[Any, ...] | None:
     """The arguments of `cut`; None of teachers, and of students that see all images with right labels."""
     given = {**USUAL, "fraction": 1.0, **task.arguments}
@@ -76,6 +104,7 @@ def misfits(tasks: Sequence[Task], sources: Sources) -> dict[str, str]:
     found, parts, tried = dict[str, str](), dict[str, Prepared | str](), dict[str, str]()
     for task in waiting:
         given = {key: value for key, value in task.arguments.items() if key not in ("seed", "cache", "teacher")}
+        given["teacher"] = task.facts["teacher"]  # the network; where it will lie does not matter here
         method = json.dumps(given)
         if method not in tried:
             networks = json.dumps({key: value for key, value in given.items() if key not in ("method", "options")})

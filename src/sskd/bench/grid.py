@@ -8,6 +8,7 @@ from sskd.bench.recipe import Duo, Recipe, slug
 from sskd.bench.task import Task
 from sskd.errors import UserError
 from sskd.models.folders import is_factory
+from sskd.models.load import WEIGHTS
 from sskd.settings import Training
 
 
@@ -68,7 +69,7 @@ def _cell(recipe: Recipe, duo: Duo, label: str, seed: int, labels: Labels, teach
     arguments |= labels.arguments(recipe.training, Training.epochs)
     arguments |= {"options": options, "fraction": labels.fraction, "cache": str(out / "cache")}
     arguments |= {"teacher": str(teacher.folder)}
-    if is_factory(duo.teacher):  # named in the recipe, and so its folder may be read
+    if is_factory(duo.teacher) or teacher.folder.suffix in WEIGHTS:  # a folder that names its function, a bare file
         arguments |= {"teacher_architecture": duo.teacher}
     if labels.teacher_saw == "same":
         arguments |= {"teacher_data": "subset", "teacher_labels": "noisy"}

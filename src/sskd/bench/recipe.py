@@ -188,7 +188,9 @@ def _check(recipe: Recipe) -> None:
                 raise unknown(f"method label of the pair {duo.name}", label, recipe.methods)
         if recipe.methods.keys() <= {*duo.skip}:
             raise UserError(f"The pair {duo.name} of {where} skips all methods. Leave the pair out, or skip fewer.")
-    for network in recipe.teachers:
+    for network, weights in recipe.teachers.items():
+        if not weights.strip():
+            raise UserError(f"{where} gives no weights for {network}. Name a run, a folder or a file, or leave it out.")
         if network not in (used := {duo.teacher: None for duo in recipe.pairs}):
             raise UserError(f"{where} gives weights for {network}, no pair's teacher: those are {', '.join(used)}.")
     _training(recipe.training, f"{where}, training")

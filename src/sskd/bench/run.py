@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from sskd.bench.beforehand import Sources, misfits, refuse_labels
+from sskd.bench.beforehand import Sources, misfits, refuse_labels, refuse_missing
 from sskd.bench.grid import tasks_of
 from sskd.bench.live import Watch
 from sskd.bench.local import LocalEngine
@@ -103,8 +103,9 @@ def run_tasks(wanted: Sequence[Task], engine: Engine, write: Callable[[dict[str,
     """Run what is not finished; messages of what failed, by task. `write` is told of them after each training.
 
     Raises:
-        UserError: labels that cannot be as the grid wants them; nothing has been trained then.
+        UserError: missing weights, labels that cannot be as the grid wants them; nothing has been trained then.
     """
+    refuse_missing(wanted)
     sources = Sources()
     refuse_labels(wanted, sources)
     unfit = misfits(wanted, sources)

@@ -14,6 +14,7 @@ from sskd.models.network import Network, create_network
 from sskd.models.normalisation import Normalisation
 from sskd.models.soundness import warn_of_probabilities
 from sskd.models.taps import Tap, Tapped
+from sskd.ranges import need_device
 from sskd.train.meters import Meter
 from sskd.train.protocols import Record
 from sskd.train.step import Execution, accuracy, place, run_network
@@ -25,10 +26,9 @@ def pick_device(name: str) -> str:
     Raises:
         UserError: it cannot be used.
     """
+    need_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"The device {name!r} is not one that training runs on: auto, cpu, cuda or cuda:N.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
