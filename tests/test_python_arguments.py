@@ -1,12 +1,15 @@
 """What is refused of arguments given in Python: wrong names, types and ranges are a `UserError`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sskd
+from sskd.analyses.probe import probe
 from sskd.api import distillation
+from sskd.data.check import check
 from sskd.errors import UserError
 
 
@@ -38,3 +41,20 @@ def test_refused_in_python(arguments: dict[str, Any], message: str, tmp_path: Pa
 def test_settings_may_be_plain_values() -> None:
     job = distillation("cifar_resnet8", "digits", epochs=3, optim={"lr": 1}, scale=[0.5, 1])
     assert (job.training.epochs, job.training.optim.lr, job.training.scale) == (3, 1.0, (0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda reading: sskd.evaluate("x", "digits", reading=reading),
+        lambda reading: sskd.train_teacher("digits", "cifar_resnet8", reading=reading),
+        lambda reading: sskd.distill("cifar_resnet8", ([], []), reading=reading),
+        lambda reading: probe("x", "digits", reading=reading),
+        lambda reading: check("digits", reading),
+    ],
+)
+def test_reading_may_be_plain_values(function: Callable[[Any], object]) -> None:
+    with pytest.raises(UserError, match=r"reading, test_share: expected .*; got 'x'"):
+        function({"test_share": "x"})
+    with pytest.raises(UserError, match="test_share"):
+        function({"test_share": 7})

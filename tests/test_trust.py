@@ -11,11 +11,15 @@ import pytest
 import timm
 import torch
 
+from sskd import api
 from sskd.analyses.finished import load_finished
+from sskd.analyses.probe import probe
 from sskd.bench.grid import tasks_of
 from sskd.bench.recipe import Duo, Recipe
 from sskd.errors import UserError
+from sskd.export.onnx import export
 from sskd.jobs.job import restored
+from sskd.jobs.predict import predictions
 from sskd.models import build as building
 from sskd.models.build import build
 from sskd.models.checkpoints import save_network
@@ -232,6 +236,30 @@ def test_a_run_names_no_code_that_an_analysis_imports(
         load_finished(str(run))
     with pytest.raises(UserError, match=r"trust_code=True\)\.$"):  # no option of an analysis names code
         load_finished(str(run))
+
+
+def test_options_of_a_run_are_checked(teacher: Path, tmp_path: Path) -> None:
+    run = edited(lambda a: a.update(method="sskd", options={"pretext": ["os:system"]}), teacher, tmp_path / "run")
+    with pytest.raises(UserError, match=r"The option pretext of sskd takes a name; got \['os:system'\]"):
+        load_finished(str(run))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: api.teaching("digits", "cifar_resnet8", trust_code="false"),  # type: ignore[arg-type]
+        lambda: api.distillation("cifar_resnet8", "digits", trust_code="false"),  # type: ignore[arg-type]
+        lambda: api.evaluate("x", "digits", trust_code="false"),  # type: ignore[arg-type]
+        lambda: predictions("x", ["y"], trust_code="false"),  # type: ignore[arg-type]
+        lambda: export("x", "y.onnx", trust_code="false"),  # type: ignore[arg-type]
+        lambda: probe("x", "digits", trust_code="false"),  # type: ignore[arg-type]
+        lambda: load_finished("x", trust_code="false"),  # type: ignore[arg-type]
+    ],
+)
+def test_trust_is_true_or_false(function: Callable[[], object]) -> None:
+    """The text "false" would count as true."""
+    with pytest.raises(UserError, match="trust_code must be true or false; got 'false'"):
+        function()
 
 
 def test_a_run_does_not_trust_itself(teacher: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sskd.jobs.job import Job
 from sskd.models.folders import is_factory
 from sskd.models.load import Brought
 from sskd.progress import Display
-from sskd.ranges import LARGEST_SIDE, need_between, refuse_empty
+from sskd.ranges import LARGEST_SIDE, need_between, need_bool, refuse_empty
 from sskd.reading import Reading
 from sskd.settings import Training
 from sskd.train.protocols import Record
@@ -97,6 +97,8 @@ def teaching(
     settings = Training(**training)
     refuse_empty(model=model, init=init, out=out)
     refuse_weights_alone("init", init_weights, init)
+    need_bool("trust_code", trust_code)
+    reading = convert(reading, Reading, "reading")
     name, modules = network_argument(model, "student")
     if name is None and init is None:
         raise UserError("Say which network: --model NAME, or --init WEIGHTS.")
@@ -113,7 +115,7 @@ def teaching(
         settings,
         init=brought,
         fraction=fraction,
-        reading=convert(reading, Reading, "reading"),
+        reading=reading,
         modules=modules,
         trust_code=trust_code,
         source=source,
@@ -199,6 +201,8 @@ def distillation(
     training = training_arguments(training, distillation)
     settings = Training(**training)
     refuse_empty(student=student, teacher=teacher, student_init=student_init, out=out, cache=cache)
+    need_bool("trust_code", trust_code)
+    reading = convert(reading, Reading, "reading")
     need_between("teacher_size", teacher_size, 1, LARGEST_SIDE)
     if settings.epochs < 1:
         raise UserError(f"epochs must be at least 1; got {settings.epochs}.")
@@ -222,7 +226,7 @@ def distillation(
         teacher_data,
         teacher_labels,
         Path(cache) if cache else None,
-        convert(reading, Reading, "reading"),
+        reading,
         student_taps or {},
         teacher_taps or {},
         {**student_modules, **teacher_modules},
@@ -272,6 +276,8 @@ def evaluate(
         UserError: anything that the caller can put right.
     """
     refuse_empty(network=network, architecture=architecture)
+    need_bool("trust_code", trust_code)
+    reading = convert(reading, Reading, "reading")
     need_between("size", size, 1, LARGEST_SIDE)
     name, handed_over = data_argument(data, reading)
     source = load_source(name, reading) if handed_over is None else checked(handed_over, reading)

@@ -25,6 +25,7 @@ from sskd.methods.sskd import Similarity
 from sskd.models.checkpoints import load_state
 from sskd.models.load import Brought
 from sskd.models.network import Network
+from sskd.ranges import need_bool
 from sskd.run_files import START_ANEW, Config
 from sskd.runs import Run
 from sskd.seeds import generator_at
@@ -156,6 +157,7 @@ def load_finished(
         UserError: no finished run is there, what it was made of cannot be found or is not the same any more, or its
             files name code, which is not trusted.
     """
+    need_bool("trust_code", trust_code)
     run, where = Run(Path(place)), torch.device(pick_device(device))
     config, result = _read(run)
     job = restored(run.path, config["arguments"], trust_code)

@@ -27,11 +27,12 @@ from sskd.jobs.job import restored
 from sskd.jobs.teachers import describe, pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
-from sskd.ranges import LARGEST_SIDE, need_between
+from sskd.ranges import LARGEST_SIDE, need_between, need_bool
 from sskd.reading import Reading
 from sskd.run_files import START_ANEW
 from sskd.runs import Run
 from sskd.seeds import generator_at
+from sskd.validation import convert
 
 PIXELS = "pixels"  # in the place of a network: the images themselves
 SIDE = 32  # to which they are then reduced
@@ -91,6 +92,8 @@ def probe(
     need_between("validation", validation, 0, ends="(]")
     need_between("classes", classes, 1)
     need_between("size", size, 1, LARGEST_SIDE)
+    need_bool("trust_code", trust_code)
+    reading = convert(reading, Reading, "reading")
     if Path(network).is_file() and classes is None:
         raise UserError(f"{network} holds weights alone. Say for how many classes its classifier is: --classes N.")
     source = load_source(data, reading)

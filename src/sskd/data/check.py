@@ -16,6 +16,7 @@ from sskd.data.prepare import PHOTOGRAPH, SMALL
 from sskd.data.source import Indexed, Source
 from sskd.errors import UserError
 from sskd.reading import Reading
+from sskd.validation import convert
 
 FEW = 20  # training images of a class, below which a validation split costs more than it tells
 TILE, COLUMNS, ROWS, LINE = 64, 8, 24, 14  # of the contact sheet, in pixels, images and classes
@@ -40,6 +41,7 @@ def check(spec: str, reading: Reading) -> Checked:
     Raises:
         UserError: there is no such data set, or it cannot be used at all.
     """
+    reading = convert(reading, Reading, "reading")
     if reading.stream:
         raise UserError("data check looks at every image, so there is nothing to stream. Leave --reading.stream out.")
     source = load_source(spec, replace(reading, unreadable="skip"))

@@ -22,7 +22,7 @@ from sskd.files import make_folder, write_atomic
 from sskd.models.load import WEIGHTS, Brought, Facts, load_network
 from sskd.models.network import Network
 from sskd.models.soundness import warn_of_probabilities
-from sskd.ranges import refuse_empty
+from sskd.ranges import need_bool, refuse_empty
 from sskd.train.protocols import Record
 
 LARGEST = 2**31 - 2**20  # bytes: a protocol buffer ends at 2 GiB
@@ -52,6 +52,7 @@ def export(network: str, out: str, trust_code: bool = False) -> Record:
         UserError: ONNX is not installed, no network there, one that ONNX cannot express, a result that differs.
     """
     refuse_empty(network=network, out=out)
+    need_bool("trust_code", trust_code)
     runtime = _installed()
     if Path(network).is_file() or Path(network).suffix in WEIGHTS:
         raise UserError(

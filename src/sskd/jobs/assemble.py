@@ -16,6 +16,7 @@ from sskd.jobs.job import Job
 from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import describe, fresh, load_teacher
 from sskd.methods.find import find_method
+from sskd.methods.options import check_options
 from sskd.methods.plan import Optim, Pair, Plan
 from sskd.models.folders import is_importable
 from sskd.models.network import Network
@@ -129,10 +130,12 @@ def planned(job: Job, parts: Prepared, method: str) -> Plan:
     """A method's plan for what there is.
 
     Raises:
-        UserError: the networks or the data do not fit the method.
+        UserError: options that the method does not have; networks or data that do not fit it.
     """
+    make = find_method(method)
+    check_options(make, method, job.options)  # those of a finished run come from its config.json
     torch.manual_seed(mix(job.training.seed, "method"))  # whatever was built before
-    plan: object = find_method(method)(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
+    plan: object = make(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
     if not isinstance(plan, Plan):
         raise UserError(
             f"The method {method} returned a {type(plan).__name__}; a method returns a sskd.methods.plan.Plan."

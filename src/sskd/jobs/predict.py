@@ -16,6 +16,7 @@ from sskd.jobs.teachers import pick_device
 from sskd.models.load import Brought, Facts, load_network
 from sskd.models.network import Network
 from sskd.models.soundness import warn_of_probabilities
+from sskd.ranges import need_bool
 
 
 class Prediction(NamedTuple):
@@ -43,6 +44,7 @@ def predictions(
     Raises:
         UserError: no network there, no such file, no images, images that cannot be decoded, an impossible `top`.
     """
+    need_bool("trust_code", trust_code)
     if not all(images):
         raise UserError("A path among the images is empty. Give image files, or folders of them.")
     searched = [_found(Path(place)) for place in images]
