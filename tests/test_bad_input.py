@@ -129,7 +129,9 @@ def test_refused(words: str, fragments: tuple[str, ...], distil: Cli, tmp_path: 
         ("probe pixels --data digits --size -3", ("size must be from 1 to 10000; got -3",)),
         ("export x --out=", ("out is empty",)),
         ("inspect .", (". is no run directory. Give one that `sskd distill` or `sskd teacher` has written",)),
-        ("distill", ("required: --student, --data.",)),
+        ("distill", ("required: --student, --data. See sskd distill --help.",)),
+        ("data check", ("required: --data. See sskd data check --help.",)),
+        ("data", ("to be one of {check}, but it was not provided. See sskd data --help.",)),
         ("list models --wide", ("unrecognized arguments: --wide",)),
         ("evaluate --network nowhere --data digits", ("There is no network at nowhere",)),
         (

@@ -109,3 +109,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file/run cannot be made: Not a directory\. Choose another --out"):
         files.make_folder(tmp_path / "file" / "run")
+
+
+def test_lines_for_people_obey_no_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+    files.say("runs/a\x1b[2Jb is new")
+    assert capsys.readouterr().err == "sskd: runs/a\\x1b[2Jb is new\n"

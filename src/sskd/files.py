@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sskd.errors import UserError
+from sskd.escaping import visible
 from sskd.validation import convert
 
 LOCK = ".lock"
@@ -79,8 +80,8 @@ def locks_missing(path: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Print a line for people to stderr."""
-    print(f"sskd: {text}", file=sys.stderr)
+    """Print a line for people to stderr; control characters, as names of files may hold them, are made visible."""
+    print(f"sskd: {visible(text)}", file=sys.stderr)
 
 
 @contextmanager

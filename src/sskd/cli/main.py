@@ -83,6 +83,8 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         """Raise a `UserError`."""
         parser = getattr(ex, "subcommand_parser", None) or self
         text = " ".join(message.split())
+        named = re.match(r'(?:the following arguments are required: |expected ")([\w.]+)', text)
+        inner = named[1].split(".")[:-1] if named else []  # the command, where this parser is of all commands
         if text.startswith("the following arguments are required"):
             said, _, names = text.partition(": ")  # named COMMAND.OPTION, or COMMAND.SUBCOMMAND.OPTION
             text = f"{said}: {', '.join('--' + name.rpartition('.')[2] for name in names.split(', '))}"
@@ -92,7 +94,7 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
             known = re.findall(r"--[\w.]+", parser.format_usage())
             near = difflib.get_close_matches(unknown[1], known, cutoff=0.75)
             text += f". Did you mean {' or '.join(near)}?" if near else ""
-        command = parser.prog.replace(" [options]", "")
+        command = " ".join([parser.prog.replace(" [options]", ""), *inner])
         raise UserError(f"{text.rstrip('.?')}{'?' if text.endswith('?') else '.'} See {command} --help.") from ex
 
 
