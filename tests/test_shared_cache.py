@@ -187,9 +187,9 @@ def test_recipe_holds_what_a_term_was_built_with(tmp_path: Path) -> None:
 )
 def test_keys_of_the_methods_stay(method: str, key: str, tmp_path: Path) -> None:
     """What earlier versions kept is found again."""
-    networks = [create_network("cifar_resnet8", ("a", "b"), (3, 32, 32), SCALE) for _ in range(2)]
+    student, teacher = (create_network("cifar_resnet8", ("a", "b"), (3, 32, 32), SCALE) for _ in range(2))
     labels = torch.arange(8) % 2
-    pair = pair_of(*networks, DataInfo("x", 8, ("a", "b"), labels, SCALE.mean, SCALE.std, (3, 32, 32)))
+    pair = pair_of(student, teacher, DataInfo("x", 8, ("a", "b"), labels, SCALE.mean, SCALE.std, (3, 32, 32)))
     first = METHODS[method](pair, epochs=8, optim=Optim(lr=0.1)).stages[0]
     assert first.shared
     assert SharedCache(tmp_path, {"teacher": "abc"}, tmp_path).path(first).name == key

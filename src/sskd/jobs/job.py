@@ -23,7 +23,7 @@ class Job:
     """A training: what is trained (`network`, from the weights `init`), on what, from whom and how.
 
     `modules` holds networks that were handed over as modules; `network` and `teacher.place` then are their names.
-    `trust_code`: run what folders name as their architecture. It is said anew each time; no run's or model's file says it.
+    `trust_code`: run what folders name as their architecture. It is said anew each time, by no run's or model's file.
     `source` holds images that were handed over; `data` then is a name with a hash of their content.
 
     Raises:
