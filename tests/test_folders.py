@@ -203,3 +203,29 @@ def test_teachers_of_nan_are_refused_everywhere(few: Path, teacher: Path, sskd: 
     ):
         refused = sskd(*command)
         assert refused.code == 2 and "not finite: NaN or infinity in conv1.weight" in refused.err
+
+
+def test_a_repository_of_the_hub_is_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make("test_resnet")
+    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text())
+    config["pretrained_cfg"] |= {"url": "http://127.0.0.1:9/x.pth", "custom_load": True, "hf_hub_id": "other/one"}
+    file.write_text(json.dumps(config))
+    monkeypatch.setattr("sskd.models.folders.hub_folder", lambda *_: tmp_path)
+    monkeypatch.setattr(building, "quick_hub", lambda _: None)
+    asked: list[dict[str, Any]] = []
+
+    def created(name: str, **arguments: Any) -> Any:
+        asked.append(arguments)
+        raise RuntimeError("no network here")
+
+    monkeypatch.setattr(timm, "create_model", created)
+    with pytest.raises(UserError, match="The weights of hf-hub:someone/something cannot be had: no network here"):
+        load_network(Brought("hf-hub:someone/something"), FACTS)
+    given = asked[0]["pretrained_cfg"]
+    assert (given["hf_hub_id"], given["source"], given["label_names"]) == ("someone/something", "hf-hub", [*NAMES])
+    assert not {"url", "file", "custom_load", "state_dict"} & given.keys()
+    file.write_text(json.dumps(config | {"architecture": "os:system"}))
+    with pytest.raises(UserError, match="would import and run system"):
+        load_network(Brought("hf-hub:someone/something"), FACTS)

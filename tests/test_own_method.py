@@ -42,6 +42,14 @@ def test_one_file_is_enough(toy: Path, distil: Cli, tmp_path: Path) -> None:
     assert refused.code == 2 and "Did you mean 'weight'" in refused.err
 
 
+def test_an_error_in_it_names_its_line(toy: Path, distil: Cli, tmp_path: Path) -> None:
+    file = toy / "broken.py"
+    file.write_text("def plan(pair, *, epochs, optim):\n    return pair.studnet\n")
+    done = distil("--method", "broken:plan", "--epochs", "1", "--out", tmp_path / "run")
+    assert done.code == 2 and "The method broken:plan fails: 'Pair' object has no attribute 'studnet'" in done.err
+    assert f"({file}, line 2). Mend it there." in done.err
+
+
 def test_an_installed_package_announces_it(toy: Path, distil: Cli, sskd: Cli, tmp_path: Path) -> None:
     information = toy / "toy-1.0.dist-info"
     information.mkdir()

@@ -20,7 +20,6 @@ from sskd.errors import UserError
 from sskd.export.onnx import export
 from sskd.jobs.job import restored
 from sskd.jobs.predict import predictions
-from sskd.models import build as building
 from sskd.models.build import build
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, Facts, load_folder, load_network
@@ -176,32 +175,6 @@ def test_where_a_folder_says_that_weights_are_is_not_read(tmp_path: Path, monkey
     assert torch.equal(logits(load_folder(tmp_path).eval()), logits(network))
     build(f"local-dir:{tmp_path}", 3, 3)
     assert asked == [(("test_resnet",), {"in_chans": 3, "global_pool": "avg", "num_classes": 3})] * 2
-
-
-def test_a_repository_of_the_hub_is_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = make("test_resnet")
-    save_network(network, network.backbone.state_dict(), tmp_path, (3, 32, 32))
-    file = tmp_path / "config.json"
-    config = json.loads(file.read_text())
-    config["pretrained_cfg"] |= {"url": "http://127.0.0.1:9/x.pth", "custom_load": True, "hf_hub_id": "other/one"}
-    file.write_text(json.dumps(config))
-    monkeypatch.setattr("sskd.models.folders.hub_folder", lambda *_: tmp_path)
-    monkeypatch.setattr(building, "quick_hub", lambda _: None)
-    asked: list[dict[str, Any]] = []
-
-    def created(name: str, **arguments: Any) -> Any:
-        asked.append(arguments)
-        raise RuntimeError("no network here")
-
-    monkeypatch.setattr(timm, "create_model", created)
-    with pytest.raises(UserError, match="The weights of hf-hub:someone/something cannot be had: no network here"):
-        load_network(Brought("hf-hub:someone/something"), FACTS)
-    given = asked[0]["pretrained_cfg"]
-    assert (given["hf_hub_id"], given["source"], given["label_names"]) == ("someone/something", "hf-hub", [*NAMES])
-    assert not {"url", "file", "custom_load", "state_dict"} & given.keys()
-    file.write_text(json.dumps(config | {"architecture": "os:system"}))
-    with pytest.raises(UserError, match="would import and run system"):
-        load_network(Brought("hf-hub:someone/something"), FACTS)
 
 
 # run configs

@@ -1,5 +1,6 @@
 """What a job is made of: its images, its networks, its plan."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,9 +13,11 @@ from sskd.data.source import DataInfo, Source, info
 from sskd.data.splits import Splits, cut
 from sskd.data.streams import Stream
 from sskd.errors import UserError
+from sskd.importing import user_code
 from sskd.jobs.job import Job
 from sskd.jobs.small import refuse_small_batches
 from sskd.jobs.teachers import describe, fresh, load_teacher
+from sskd.methods import METHODS
 from sskd.methods.find import find_method
 from sskd.methods.options import check_options
 from sskd.methods.plan import Optim, Pair, Plan
@@ -135,7 +138,8 @@ def planned(job: Job, parts: Prepared, method: str) -> Plan:
     make = find_method(method)
     check_options(make, method, job.options)  # those of a finished run come from its config.json
     torch.manual_seed(mix(job.training.seed, "method"))  # whatever was built before
-    plan: object = make(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
+    with user_code(f"The method {method} fails", "Mend it there.") if method not in METHODS else nullcontext():
+        plan: object = make(parts.pair, epochs=job.training.epochs, optim=parts.optim, **job.options)
     if not isinstance(plan, Plan):
         raise UserError(
             f"The method {method} returned a {type(plan).__name__}; a method returns a sskd.methods.plan.Plan."
