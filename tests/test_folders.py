@@ -12,6 +12,7 @@ import timm
 import torch
 
 from sskd.errors import UserError
+from sskd.models import build as building
 from sskd.models.checkpoints import save_network
 from sskd.models.load import Brought, Facts, load_folder, load_network
 from sskd.models.network import Network
@@ -222,10 +223,10 @@ def test_a_repository_of_the_hub_is_read_alike(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(timm, "create_model", created)
     with pytest.raises(UserError, match="The weights of hf-hub:someone/something cannot be had: no network here"):
-        load_network(Brought("hf-hub:someone/something"), FACTS)
+        load_network(Brought("hf-hub:someone/something"), Facts(NAMES, 3, SCALE))
     given = asked[0]["pretrained_cfg"]
     assert (given["hf_hub_id"], given["source"], given["label_names"]) == ("someone/something", "hf-hub", [*NAMES])
     assert not {"url", "file", "custom_load", "state_dict"} & given.keys()
     file.write_text(json.dumps(config | {"architecture": "os:system"}))
     with pytest.raises(UserError, match="would import and run system"):
-        load_network(Brought("hf-hub:someone/something"), FACTS)
+        load_network(Brought("hf-hub:someone/something"), Facts(NAMES, 3, SCALE))
