@@ -92,7 +92,7 @@ def test_failures_do_not_stop_the_others(few: Path, tmp_path: Path, sskd: Cli) -
     outcome = sskd("bench", recipe, "--out", out, "--jobs", "2")
     assert outcome.code == 2 and "3 of 5 trainings failed" in outcome.err
     assert "so both networks need as many: stem of the student is [32, 8, 8]" in outcome.out
-    assert "its teacher vit_tiny_patch16_224-seed0 failed: " in outcome.out
+    assert "vit_tiny_patch16_224-seed0: FAILED: none of its students can be trained: vit_tiny" in outcome.out
     lines = json.loads((out / "table.json").read_text())["rows"]
     assert [(line["label"], line["n"], bool(line["failed"])) for line in lines if line["label"] == "fsp"] == [
         ("fsp", 1, False),
