@@ -81,12 +81,12 @@ def test_curves_are_written_and_passed_on(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     class Told(Kept):
-        def epoch(self, record: dict[str, Any]) -> None:
+        def epoch(self, record: dict[str, Any], epochs: int) -> None:
             self.records.append(record)
 
     record = {"stage": "student", "epoch": 3, "step": 30, "lr": 0.5, "loss": {"ce": 1.25}, "test": {"top1": 0.75}}
     told = Told()
-    with_curves(told, tmp_path).epoch(record)
+    with_curves(told, tmp_path).epoch(record, 3)
     assert told.records == [record]
     written = accumulator.EventAccumulator(str(tmp_path))
     written.Reload()

@@ -86,7 +86,7 @@ def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatc
         for epoch in range(1, 41):
             now[0] += 1
             display.progress("student", epoch - 1, 40, 0.5)
-            display.epoch(record(epoch))
+            display.epoch(record(epoch), 40)
         display.note("[bold]as it is[/bold]")
     printed = stream.getvalue().splitlines()
     assert "\x1b" not in stream.getvalue()
@@ -96,11 +96,20 @@ def test_plain_lines_elsewhere_than_on_a_terminal(monkeypatch: pytest.MonkeyPatc
     assert printed[-1] == "small: [bold]as it is[/bold]"
 
 
+def test_the_last_of_epochs_too_short_to_be_looked_into_is_printed() -> None:
+    """As those of the demo are: a step each, so that no progress was ever told."""
+    stream = io.StringIO()
+    with Display(Console(file=stream), "small") as display:
+        for epoch in (1, 2, 3):
+            display.epoch(record(epoch), 3)
+    assert stream.getvalue().splitlines()[-1] == f"small: {describe(record(3))}"
+
+
 def test_a_bar_on_a_terminal() -> None:
     stream = io.StringIO()
     with Display(Console(file=stream, force_terminal=True, width=120)) as display:
         display.progress("head", 0, 2, 0.5)
         display.progress("student", 0, 2, 0.5)
-        display.epoch(record(1))
+        display.epoch(record(1), 2)
     assert "student epoch 1/2" in stream.getvalue()
     assert "student epoch 1: loss 1.234" in stream.getvalue()

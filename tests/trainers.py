@@ -107,7 +107,7 @@ class Kept:
     def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
         pass
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: Record, epochs: int) -> None:
         pass
 
     def note(self, text: str) -> None:

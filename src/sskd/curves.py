@@ -20,7 +20,7 @@ class Curves:
         """Pass on."""
         self._listener.note(text)
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: Record, epochs: int) -> None:
         """Write every number of the record under STAGE/NAME, at the stage's epoch."""
         for name, value in record.items():
             values = {f"{name}/{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
@@ -28,7 +28,7 @@ class Curves:
                 if isinstance(number, int | float) and key not in ("epoch", "step"):
                     self._writer.add_scalar(f"{record['stage']}/{key}", number, record["epoch"])
         self._writer.flush()
-        self._listener.epoch(record)
+        self._listener.epoch(record, epochs)
 
 
 def with_curves(listener: Listener, folder: Path) -> Listener:

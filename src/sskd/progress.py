@@ -23,7 +23,7 @@ class Display:
         self.title = title
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._stage, self._epochs = "", 0
+        self._stage = ""
         self._began = self._printed = time.monotonic()
         self._first = 0.0
 
@@ -46,21 +46,20 @@ class Display:
     def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
         """Move the bar, or print a line if the last one is some time ago."""
         self._enter(stage, epoch)
-        self._epochs = epochs
         if self._bar is not None and self._task is not None:
             description = visible(self._titled(f"{stage} epoch {epoch + 1}/{epochs}"))
             self._bar.update(self._task, completed=epoch + share, total=epochs, description=description)
         elif time.monotonic() - self._printed > QUIET:
             self._line(f"{stage} epoch {epoch + 1}/{epochs}: {share:.0%} {self._left(epoch + share, epochs)}")
 
-    def epoch(self, record: Record) -> None:
-        """Say what an epoch came to; without a terminal, of all but the last not more often than every few seconds."""
+    def epoch(self, record: Record, epochs: int) -> None:
+        """Say what one of so many epochs came to; without a terminal, of all but the last not more often than every few seconds."""
         self._enter(record["stage"], record["epoch"] - 1)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["epoch"])
             if "test" in record:
                 self._line(describe(record))
-        elif time.monotonic() - self._printed > QUIET or record["epoch"] == self._epochs:
+        elif time.monotonic() - self._printed > QUIET or record["epoch"] == epochs:
             self._line(describe(record))
 
     def note(self, text: str) -> None:

@@ -183,7 +183,7 @@ class StageRun:
                     raise Terminated
             else:
                 self.trainer.keeper.log(record)
-            self.trainer.listener.epoch(record)
+            self.trainer.listener.epoch(record, self.stage.epochs)
 
     def enter(self) -> list[nn.Module]:
         """Freeze everything and put it in eval; what the stage trains becomes trainable, in train mode."""

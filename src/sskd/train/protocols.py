@@ -51,8 +51,8 @@ class Listener(Protocol):
         """`share` of this epoch is done."""
         ...
 
-    def epoch(self, record: Record) -> None:
-        """An epoch has ended."""
+    def epoch(self, record: Record, epochs: int) -> None:
+        """One of so many epochs has ended."""
         ...
 
     def note(self, text: str) -> None:
@@ -86,7 +86,7 @@ class Silent:
     def progress(self, stage: str, epoch: int, epochs: int, share: float) -> None:
         """Nothing."""
 
-    def epoch(self, record: Record) -> None:
+    def epoch(self, record: Record, epochs: int) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
