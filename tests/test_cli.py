@@ -169,7 +169,8 @@ def test_summary(distil: Cli, sskd: Cli, few: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     outcome = distil("--out", run, "--method", "kd", "--epochs", "3")
     result = json.loads((run / "result.json").read_text())
-    facts = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in outcome.out.splitlines()[2:])
+    lines = [line for line in outcome.out.splitlines() if not line.startswith("run: ")]
+    facts = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
     assert facts == {
         "network": "cifar_resnet8",
         "method": "kd",

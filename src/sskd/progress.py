@@ -53,7 +53,7 @@ class Display:
             self._line(f"{stage} epoch {epoch + 1}/{epochs}: {share:.0%} {self._left(epoch + share, epochs)}")
 
     def epoch(self, record: Record, epochs: int) -> None:
-        """Say what one of so many epochs came to; without a terminal, of all but the last not more often than every few seconds."""
+        """Say what an epoch came to; without a terminal now and then, and always of the last of `epochs`."""
         self._enter(record["stage"], record["epoch"] - 1)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["epoch"])
