@@ -256,11 +256,10 @@ def test_notes_say_what_was_scaled() -> None:
     )
 
 
-def test_labels_are_looked_at_once_in_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look waits for the device."""
-    seen = list[int]()
-    monkeypatch.setattr("sskd.distiller_checks.check_labels_known", lambda labels, _: seen.append(len(labels)))
+def test_labels_are_looked_at_in_every_batch_on_the_host() -> None:
     mine = distiller("kd")
-    for _ in range(3):
-        mine(images(), LABELS[:SIZE])
-    assert seen == [SIZE]
+    mine(images(), LABELS[:SIZE])
+    with pytest.raises(UserError, match="got labels from 3 to 6"):
+        mine(images(), LABELS[:SIZE] + 3)
+    with pytest.raises(UserError, match=r"class numbers \[B\], such as torch.int64; got \[6\] of torch.float32"):
+        mine(images(), LABELS[:SIZE].float())

@@ -134,6 +134,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "preset": (lambda: SSKDLoss(preset="best"), "preset is one of released, arxiv, supplement; got 'best'"),
     "ratio": (lambda: SSKDLoss(ratio_ss=2), "ratio_ss is the share of wrong rows to transfer, from 0 to 1; got 2"),
+    "one row": (lambda: KDLoss()(of(10), of(10)), r"Logits are \[B, K\].*student's are \[10\]"),
     "temperature": (lambda: KDLoss(0), "temperature must be above 0; got 0"),
     "dkd temperature": (lambda: DKDLoss(temperature=-1), "temperature must be above 0; got -1"),
     "margin": (lambda: ABLoss([(3, 4, 4)], [(3, 4, 4)], margin=-1), "margin must be above 0"),

@@ -188,7 +188,7 @@ class Distiller(nn.Module):
         checks.check_images(self.method, images, labels, self.plan.views.views, self.image_shape)
         together = len(images) * (step.world.size if self.relations == "global" else 1)
         checks.check_ready(self.method, teacher and teacher.backbone, step.terms, together, index)
-        if self._labels_unseen:  # looked at once in a stage, since it waits for the device
+        if self._labels_unseen or labels.device.type == "cpu":  # a GPU would be waited for: there once in a stage
             checks.check_labels_known(labels, self.num_classes)
             self._labels_unseen = False
         batch = self._batch(images, labels, index)

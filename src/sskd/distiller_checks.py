@@ -27,6 +27,11 @@ def check_images(method: str, images: Tensor, labels: Tensor, views: int, image_
             f"{method} takes images [B, {', '.join(map(str, image_shape))}], or {views} crops of each "
             f"[B, {views}, ...], with a label for each image; got {list(images.shape)} and {len(labels)} labels."
         )
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise UserError(
+            f"Labels are class numbers [B], such as torch.int64; got {list(labels.shape)} of {labels.dtype}. Mixed or "
+            "one-hot labels are not taken."
+        )
     if not images.is_floating_point():
         raise UserError(f"Images are floats, not {images.dtype}: divide bytes by 255.")
 

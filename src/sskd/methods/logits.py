@@ -49,10 +49,12 @@ def check_logits(student: Tensor, teacher: Tensor) -> None:
     """Refuse predictions of two networks that cannot be compared entry by entry.
 
     Raises:
-        UserError: their shapes differ; names both.
+        UserError: they are no rows of logits, or their shapes differ; names both.
     """
-    if student.shape == teacher.shape:
+    if student.shape == teacher.shape and student.ndim >= 2:
         return
+    if student.ndim < 2:
+        raise UserError(f"Logits are [B, K], a row for each image; the student's are {list(student.shape)}.")
     unlike = "classes" if student.shape[:-1] == teacher.shape[:-1] else "images or views"
     raise UserError(
         f"The student's logits are {list(student.shape)} and the teacher's {list(teacher.shape)}: other {unlike}. Give "
