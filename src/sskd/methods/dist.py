@@ -4,21 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sskd.methods.logits import comparable, need_positive
+from sskd.methods.logits import TemperatureLoss, comparable, need_positive
 from sskd.methods.parts import LossTerm, labels_and_kd, need_teacher, student_plan
 from sskd.methods.plan import Optim, Pair, Plan, Term
 
 _EPS = 1e-8
 
 
-class InterClassLoss(nn.Module):
+class InterClassLoss(TemperatureLoss):
     """T^2 (1 - Pearson's correlation) of each image's probabilities over the classes, batch mean (equation 9)."""
-
-    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
-        super().__init__()
-        need_positive(temperature=temperature)
-        self.temperature = temperature
-        self.standardised = standardised
 
     def forward(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
         """The loss of logits.

@@ -5,21 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from sskd.methods.logits import check_labels, comparable, need_at_least_zero, need_positive, row_kl
+from sskd.methods.logits import TemperatureLoss, check_labels, comparable, need_at_least_zero, need_positive, row_kl
 from sskd.methods.parts import labels_and_kd, need_teacher, student_plan, warmed_up
 from sskd.methods.plan import Optim, Outputs, Pair, Plan, Term
 from sskd.methods.stages import Scaled, scaled
 from sskd.views.pretext import Batch
 
 
-class LabelLoss(nn.Module):
+class LabelLoss(TemperatureLoss):
     """A comparison of logits that reads the labels, batch mean. To be derived from."""
-
-    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
-        super().__init__()
-        need_positive(temperature=temperature)
-        self.temperature = temperature
-        self.standardised = standardised
 
     def forward(
         self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"], labels: Int64[Tensor, "B"]

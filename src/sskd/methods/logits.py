@@ -101,7 +101,17 @@ def comparable(
     return (standardise(student), standardise(teacher)) if standardised else (student, teacher)
 
 
-class KDLoss(nn.Module):
+class TemperatureLoss(nn.Module):
+    """A loss of logits at a temperature, of their z-scores where `standardised`. To be derived from."""
+
+    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
+        super().__init__()
+        need_positive(temperature=temperature)
+        self.temperature = temperature
+        self.standardised = standardised
+
+
+class KDLoss(TemperatureLoss):
     """Soft targets: T^2 KL(teacher || student) of the class probabilities at temperature T, batch mean.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2. It is 0 or more, and 0 where
@@ -116,12 +126,6 @@ class KDLoss(nn.Module):
         >>> round(float(KDLoss(temperature=4.0)(student, teacher)), 4)
         1.9593
     """
-
-    def __init__(self, temperature: float = 4.0, standardised: bool = False) -> None:
-        super().__init__()
-        need_positive(temperature=temperature)
-        self.temperature = temperature
-        self.standardised = standardised
 
     def forward(self, student: Float[Tensor, "B K"], teacher: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
         """The loss of logits.

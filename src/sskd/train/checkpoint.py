@@ -88,9 +88,7 @@ def load_checkpoint(path: Path) -> StoredCheckpoint:
     """
     where = f"The checkpoint {path}"
     try:
-        with zipfile.ZipFile(
-            path
-        ) as archive:  # torch does not look at the checksums, and trusts the sizes that it reads
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums, and trusts the sizes it reads
             if broken := archive.testzip():
                 raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
